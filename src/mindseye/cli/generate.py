@@ -1,0 +1,282 @@
+"""`mindseye generate`: words in, picture files out."""
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mindseye.cli.terminal import pairs, put_json, say, watch
+from mindseye.errors import ImageError, OptionError, OutputError, SizeError
+from mindseye.request import (
+    DEFAULT,
+    SEEDS,
+    Progress,
+    Request,
+    Result,
+    Scalar,
+    Steps,
+    fingerprint,
+    from_json,
+    resolve,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mindseye.engine.engine import Engine
+
+BATCH = 8
+"""Pictures that are drawn together and then saved, so that a long order interrupted keeps what is done."""
+
+_SIZE = re.compile(r"\s*(\d{1,6})\s*[xX×*]\s*(\d{1,6})\s*")
+
+
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="What to draw.", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option("-m", "--model", metavar="CARD", help=f"[default: {DEFAULT}]")] = None,
+    count: Annotated[int | None, typer.Option("-n", "--count", help="How many pictures.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first picture; the next have the next.")] = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps to take.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="How strongly the words pull; 1 is not at all.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What to keep away from.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="How to walk from noise to picture.")] = None,
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture to start from.")] = None,
+    mask: Annotated[Path | None, typer.Option(metavar="FILE", help="What of it to repaint: white.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How far to go from it, 0 to 1.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of the model's own options.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="PATH", help="A .png file or a folder. [default: here]")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw as this picture was drawn; other flags change it.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. [default: the best]")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a picture on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No bar, no notices.")] = False,
+) -> None:
+    """Draw pictures from words."""
+    given: dict[str, Any] = {
+        "prompt": prompt,
+        "negative": negative,
+        "model": model,
+        "count": count,
+        "seed": seed,
+        "steps": steps,
+        "guidance": guidance,
+        "sampler": sampler,
+        "strength": strength,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    if size is not None:
+        changes["size"] = parse_size(size)
+    if image is not None or mask is not None:
+        from mindseye.pictures import open_image
+
+        changes |= {name: open_image(path) for name, path in (("image", image), ("mask", mask)) if path is not None}
+    options: dict[str, Scalar] = dict(pairs(settings or []))
+    row: int | None = None
+    if like is not None:
+        request, row, weights = _as_drawn(like, changes, options)
+    else:
+        request, weights = Request(**{"prompt": "", **changes}, options=options), {}
+    _draw(request, _Files(output, request.prompt), row=row, weights=weights, device=device, json=json, quiet=quiet)
+
+
+def _draw(
+    request: Request,
+    files: "_Files",
+    *,
+    row: int | None,
+    weights: dict[str, str],
+    device: str | None,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Draw and save in batches.
+
+    Args:
+        request: What to draw.
+        files: Where to.
+        row: Save only this picture of the one batch.
+        weights: sha256 of the weights it was drawn with before; a difference is said.
+        device: What to draw on.
+        json: Whether stdout speaks JSON.
+        quiet: Whether to keep still.
+    """
+    from mindseye import zoo
+
+    # Whatever can be wrong with the request is found before torch is woken.
+    card = zoo.find(request.model)
+    resolve(request, card, seed=0)
+    files.check()
+
+    engine = watch(_wake(device), quiet=quiet or json)
+    said: set[str] = set()
+    done, many = 0, request.count > 1 and row is None
+    while done < request.count:
+        now = request.count if row is not None else min(BATCH, request.count - done)
+        result = watch(engine.stream(replace(request, count=now)), quiet=quiet or json)
+        request = replace(request, seed=((result.request.seed or 0) + now) % SEEDS)
+        changed = sorted(part for part in weights if result.weights.get(part, weights[part]) != weights[part])
+        notices = list(result.notices)
+        if changed:
+            notices.append(f"the weights of {', '.join(changed)} are not those it was drawn with: it will differ")
+        for notice in notices:
+            if notice not in said and not quiet:
+                say(notice)
+            said.add(notice)
+        for index in range(now) if row is None else (row,):
+            path = files.save(result, index, numbered=many)
+            if json:
+                one = replace(result.request, count=1, seed=result.seeds[index])
+                put_json({"path": str(path), "seed": one.seed, "seconds": round(result.seconds / now, 3),
+                          "notices": notices, "request": to_json(one)})  # fmt: skip
+            else:
+                print(path, flush=True)
+        done += now
+
+
+def _wake(device: str | None) -> "Steps[Engine]":
+    """The engine, with a word to those who wait for it: importing torch takes longer than many a picture."""
+    yield Progress("wake", 0, 1, tuple)
+    from mindseye.engine.engine import Engine
+
+    return Engine(device=device)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`"640x480"` as (640, 480); a lone number is a square. Raises SizeError."""
+    if found := _SIZE.fullmatch(text):
+        return int(found[1]), int(found[2])
+    if text.strip().isascii() and text.strip().isdigit() and len(text) <= 6:
+        return int(text), int(text)
+    raise SizeError(f"--size {text!r} is no size", hint="say WIDTHxHEIGHT, as in --size 128x128")
+
+
+def _as_drawn(like: Path, changes: dict[str, Any], options: dict[str, Scalar]) -> tuple[Request, int | None, Any]:
+    """The request a picture was drawn by, which of its pictures it was, and the weights it was drawn with.
+
+    A picture of ours is drawn again in the batch it came from, because sums over another batch differ in the last
+    bits; once something is changed, only that one picture is drawn.
+    """
+    from mindseye.metadata import read
+
+    account, plain = read(like)
+    if account is not None:
+        named = {name: changes[name] for name in ("image", "mask") if name in changes}
+
+        def find(path: str, sha256: str) -> "Image":
+            return _find_image(path, sha256, beside=like.parent)
+
+        stored = {name: value for name, value in account.request.items() if name not in named}
+        request = replace(from_json(stored, find), **named)
+        if not 0 <= account.index < request.count <= 1000:
+            raise ImageError(f"{like} holds a damaged account of how it was made")
+        rest = {name: value for name, value in changes.items() if name not in named}
+        if not rest and not options:
+            return request, account.index, dict(account.weights)
+        seed = (request.seed or 0) + account.index
+        merged = {**request.options, **options}
+        return replace(request, **{"seed": seed, "count": 1, **rest}, options=merged), None, {}
+    if plain is None:
+        raise ImageError(f"{like} does not say how it was made", hint="only pictures with PNG text chunks do")
+    say(f"{like} was made by another program: its words, seed and steps are kept, the picture will differ")
+    return replace(_from_plain(plain.prompt, plain.negative, plain.fields), **changes, options=options), None, {}
+
+
+def _from_plain(prompt: str, negative: str, fields: Any) -> Request:
+    """What another program's plain text says, as far as it is also ours. What cannot be read is left to the card."""
+    read: dict[str, Any] = {}
+    for key, name, kind in (("Steps", "steps", int), ("Seed", "seed", int), ("CFG scale", "guidance", float)):
+        try:
+            read[name] = kind(fields[key])
+        except (KeyError, ValueError):
+            continue
+    return Request(prompt=prompt, negative=negative, **read)
+
+
+def _find_image(path: str, sha256: str, *, beside: Path) -> "Image":
+    """The start picture or mask of an earlier run, if it is still the same one."""
+    from mindseye.pictures import open_image
+
+    for place in (Path(path), beside / Path(path).name):
+        if path and place.is_file():
+            image = open_image(place)
+            if fingerprint(image) == sha256:
+                return image
+    raise ImageError(
+        f"it was drawn from the picture {path or 'of no name'}, which is not there or has changed",
+        hint="name it again with --image (and --mask)",
+    )
+
+
+class _Files:
+    """Where pictures go: the file or folder asked for, or a name made of the prompt. Never over another file."""
+
+    def __init__(self, output: Path | None, prompt: str) -> None:
+        named = output is not None and not output.is_dir() and output.suffix != ""
+        if output is not None and named:
+            if output.suffix.lower() != ".png":
+                raise OptionError(
+                    f"pictures are written as PNG, not as {output.suffix}", hint=f"-o {output.with_suffix('.png')}"
+                )
+            self._folder, self._stem = output.parent, output.stem
+        else:
+            self._folder, self._stem = output or Path(), slug(prompt)
+
+    def check(self) -> None:
+        """Raise OutputError now if nothing could be written there once it is drawn."""
+        from mindseye.pictures import check_folder
+
+        existing = self._folder
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        check_folder(existing)
+
+    def save(self, result: Result, index: int, *, numbered: bool) -> Path:
+        """Write one picture under the first free name and give back where."""
+        from mindseye.metadata import texts
+        from mindseye.pictures import save_png
+
+        chunks = texts(result, index)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot make the folder {self._folder}: {(error.strerror or str(error)).lower()}",
+                hint="choose another place with -o",
+            ) from None
+        for path in self._names(numbered):
+            if path.exists() or not save_png(result.images[index], path, chunks, replace=False):
+                continue
+            return path
+        raise OutputError(f"there is no free name like {self._stem}.png in {self._folder}")
+
+    def _names(self, numbered: bool) -> Iterator[Path]:
+        """fox.png, fox-1.png, fox-2.png ...; of several pictures fox-0.png, fox-1.png ..."""
+        if not numbered:
+            yield self._folder / f"{self._stem}.png"
+        for number in itertools.islice(itertools.count(0 if numbered else 1), 100_000):
+            yield self._folder / f"{self._stem}-{number}.png"
+
+
+def slug(prompt: str) -> str:
+    """A file name made of the prompt's first words: letters and digits of any script, dashes between."""
+    text = unicodedata.normalize("NFKC", prompt).lower()
+    words = re.findall(r"\w+", text)
+    name = ""
+    for word in words:
+        # File systems count bytes: 255 of them, and we want to add a number and an ending.
+        if len(f"{name}-{word}".encode()) > 60:
+            break
+        name = f"{name}-{word}" if name else word
+    return name or (words[0].encode()[:60].decode(errors="ignore") if words else "picture")

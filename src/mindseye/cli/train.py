@@ -1,0 +1,66 @@
+"""`mindseye train`: a recipe, a folder for the run, and as many hours as there are."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mindseye.cli.terminal import pairs, say, watch
+from mindseye.errors import OptionError, UnknownName, UsageError
+from mindseye.zoo import POCKET
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as vae-pocket.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change a field: batch=64, optimizer.lr=1e-4."),
+    ] = None,
+    hours: Annotated[float | None, typer.Option(help="Stop after so long; --resume goes on.")] = None,
+    run: Annotated[Path | None, typer.Option(metavar="DIR", help="[default: runs/RECIPE]")] = None,
+    corpus: Annotated[Path, typer.Option(metavar="DIR", help="What `mindseye data glyphs` made.")] = Path(
+        "data/glyphs"
+    ),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No bar, no notices.")] = False,
+) -> None:
+    """Train a model by a recipe."""
+    if hours is not None and not hours > 0:
+        raise OptionError(f"--hours {hours} leaves no time to train")
+    changes = pairs(settings or [])
+    folder = run or Path("runs") / recipe
+    begun = folder.is_dir() and any(folder.iterdir())
+    if begun and not resume:
+        raise UsageError(f"{folder} holds a run already", hint="--resume goes on with it, --run DIR begins another")
+    if resume and not begun:
+        raise UsageError(f"there is no run in {folder} to resume", hint="leave --resume out to begin one")
+
+    from mindseye.checkpoints.save import load_part
+    from mindseye.training.recipe import Craft, Workshop, override
+    from mindseye.training.recipes import RECIPES
+    from mindseye.training.trainer import train as follow
+
+    if recipe not in RECIPES:
+        raise UnknownName("recipe", recipe, RECIPES)
+    finished = partial(_part_file, folder.parent)
+    workshop = Workshop(corpus=corpus, parts=lambda name: load_part(finished(name)), part_files=finished)
+    chosen = RECIPES[recipe]()
+    if isinstance(chosen, Craft):
+        if changes or hours is not None or resume:
+            raise UsageError(f"{recipe} is made in one go: --set, --hours and --resume do not apply")
+        folder.mkdir(parents=True, exist_ok=True)
+        steps = chosen.make(workshop, folder)
+    else:
+        steps = follow(override(chosen, changes.items()), folder, workshop, hours=hours, resume=resume)
+    if not quiet:
+        say(f"training {recipe} in {folder}; Ctrl-C stops it and --resume goes on")
+    for file in watch(steps, quiet=quiet).values():
+        print(file)
+
+
+def _part_file(runs: Path, name: str) -> Path:
+    """A finished part: of a run beside this one, else the one that is shipped."""
+    made = [runs / name / f"{name}{suffix}" for suffix in (".safetensors", ".json")]
+    shipped = [POCKET / path.name for path in made]
+    return next((path for path in (*made, *shipped) if path.is_file()), made[0])

@@ -1,0 +1,254 @@
+"""CLIP against OpenAI's own `clip/model.py` and against transformers, tiny random twins with the same weights."""
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mindseye.networks.clip import CLIP, OPENAI_MEAN, OPENAI_STD, Config, ResNet, Text, ViT
+
+pytestmark = pytest.mark.parity
+
+VIT = Config(
+    text=Text(vocabulary=100, length=20, width=64, layers=3, heads=1),
+    image=ViT(size=32, patch=8, width=64, layers=2, heads=1),
+    embed=24,
+)
+RESNET = replace(VIT, image=ResNet(size=64, width=8, layers=(2, 1, 2, 1), heads=4))  # width x 32 / 64 heads
+IDS = torch.tensor([[98, 5, 6, 7, 99, *[0] * 15], [98, *range(1, 19), 99], [98, 99, *[99] * 18]])
+
+# A rule: their key, our key, and what is done to theirs: "same", "transpose", or "fuse" of several.
+Rule = tuple[str | tuple[str, ...], str, str]
+
+
+def with_ends(theirs: str, ours: str, ends: tuple[str, ...] = ("weight", "bias")) -> Iterator[Rule]:
+    yield from ((f"{theirs}.{end}", f"{ours}.{end}", "same") for end in ends)
+
+
+def openai_rules(config: Config) -> Iterator[Rule]:
+    """OpenAI's and OpenCLIP's names."""
+
+    def stack(theirs: str, ours: str, layers: int) -> Iterator[Rule]:
+        for i in range(layers):
+            block, our = f"{theirs}.resblocks.{i}", f"{ours}.blocks.{i}"
+            yield f"{block}.attn.in_proj_weight", f"{our}.qkv.weight", "same"
+            yield f"{block}.attn.in_proj_bias", f"{our}.qkv.bias", "same"
+            names = {"attn.out_proj": "out", "ln_1": "attention_norm", "ln_2": "mlp_norm"}
+            for name, mine in {**names, "mlp.c_fc": "up", "mlp.c_proj": "down"}.items():
+                yield from with_ends(f"{block}.{name}", f"{our}.{mine}")
+
+    def conv_norm(conv: str, norm: str, ours: str) -> Iterator[Rule]:
+        yield from with_ends(conv, f"{ours}.conv", ("weight",))
+        ends = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        yield from with_ends(norm, f"{ours}.norm", ends)
+
+    yield "logit_scale", "logit_scale", "same"
+    yield "token_embedding.weight", "text_tower.embedding.weight", "same"
+    yield "positional_embedding", "text_tower.positions", "same"
+    yield from stack("transformer", "text_tower.stack", config.text.layers)
+    yield from with_ends("ln_final", "text_tower.final_norm")
+    yield "text_projection", "text_tower.projection", "same"
+    if isinstance(config.image, ViT):
+        yield "visual.conv1.weight", "image_tower.patches.weight", "same"
+        yield "visual.class_embedding", "image_tower.summary", "same"
+        yield "visual.positional_embedding", "image_tower.positions", "same"
+        yield from with_ends("visual.ln_pre", "image_tower.first_norm")
+        yield from stack("visual.transformer", "image_tower.stack", config.image.layers)
+        yield from with_ends("visual.ln_post", "image_tower.final_norm")
+        yield "visual.proj", "image_tower.projection", "same"
+    elif isinstance(config.image, ResNet):
+        for i in range(3):
+            yield from conv_norm(f"visual.conv{i + 1}", f"visual.bn{i + 1}", f"image_tower.stem.{i}")
+        count = 0
+        for stage, blocks in enumerate(config.image.layers, start=1):
+            for i in range(blocks):
+                block, ours = f"visual.layer{stage}.{i}", f"image_tower.blocks.{count}"
+                for n, name in enumerate(("reduce", "spatial", "expand"), start=1):
+                    yield from conv_norm(f"{block}.conv{n}", f"{block}.bn{n}", f"{ours}.{name}")
+                if i == 0:
+                    yield from conv_norm(f"{block}.downsample.0", f"{block}.downsample.1", f"{ours}.shortcut")
+                count += 1
+        yield "visual.attnpool.positional_embedding", "image_tower.pool.positions", "same"
+        for letter, name in {"q": "query", "k": "key", "v": "value", "c": "out"}.items():
+            yield from with_ends(f"visual.attnpool.{letter}_proj", f"image_tower.pool.{name}")
+
+
+def transformers_rules(config: Config) -> Iterator[Rule]:
+    """transformers' names; it has no residual towers."""
+
+    def stack(theirs: str, ours: str, layers: int) -> Iterator[Rule]:
+        for i in range(layers):
+            block, our = f"{theirs}.encoder.layers.{i}", f"{ours}.blocks.{i}"
+            for end in ("weight", "bias"):
+                yield tuple(f"{block}.self_attn.{x}_proj.{end}" for x in "qkv"), f"{our}.qkv.{end}", "fuse"
+            names = {"self_attn.out_proj": "out", "layer_norm1": "attention_norm", "layer_norm2": "mlp_norm"}
+            for name, mine in {**names, "mlp.fc1": "up", "mlp.fc2": "down"}.items():
+                yield from with_ends(f"{block}.{name}", f"{our}.{mine}")
+
+    assert isinstance(config.image, ViT)
+    text, image = "text_model", "vision_model"
+    yield "logit_scale", "logit_scale", "same"
+    yield f"{text}.embeddings.token_embedding.weight", "text_tower.embedding.weight", "same"
+    yield f"{text}.embeddings.position_embedding.weight", "text_tower.positions", "same"
+    yield from stack(text, "text_tower.stack", config.text.layers)
+    yield from with_ends(f"{text}.final_layer_norm", "text_tower.final_norm")
+    yield "text_projection.weight", "text_tower.projection", "transpose"
+    yield f"{image}.embeddings.patch_embedding.weight", "image_tower.patches.weight", "same"
+    yield f"{image}.embeddings.class_embedding", "image_tower.summary", "same"
+    yield f"{image}.embeddings.position_embedding.weight", "image_tower.positions", "same"
+    yield from with_ends(f"{image}.pre_layrnorm", "image_tower.first_norm")  # their spelling
+    yield from stack(image, "image_tower.stack", config.image.layers)
+    yield from with_ends(f"{image}.post_layernorm", "image_tower.final_norm")
+    yield "visual_projection.weight", "image_tower.projection", "transpose"
+
+
+def convert(theirs: dict[str, torch.Tensor], rules: Iterator[Rule]) -> dict[str, torch.Tensor]:
+    """Their weights under our names; every key of theirs is used once."""
+    left, ours = dict(theirs), {}
+    for keys, name, op in rules:
+        tensors = [left.pop(key) for key in ((keys,) if isinstance(keys, str) else keys)]
+        ours[name] = {"same": lambda t: t[0], "transpose": lambda t: t[0].T, "fuse": torch.cat}[op](tensors)
+    assert not left
+    return ours
+
+
+def randomise(module: torch.nn.Module) -> None:
+    """Weights that hide nothing: no zeros, no ones, no unit statistics."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            if value.is_floating_point() and name != "logit_scale":
+                fan = value[0].numel() if value.ndim > 1 else 25
+                value.copy_(torch.randn(value.shape, generator=generator) * fan**-0.5)
+                if "running_var" in name or value.ndim == 1 and name.endswith("weight"):
+                    value.abs_().add_(0.5)
+
+
+def pictures(size: int) -> torch.Tensor:
+    return torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def preprocessed(pixels: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (OPENAI_MEAN, OPENAI_STD))
+    return ((pixels + 1) / 2 - mean) / std
+
+
+def equal(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def openai():
+    """OpenAI's model.py, by file: the package itself asks for modules that are not needed here."""
+    found = importlib.util.find_spec("clip")
+    path = Path(found.origin).with_name("model.py") if found is not None and found.origin else None
+    if path is None or not path.is_file():
+        pytest.skip("OpenAI's package clip is not installed")
+    spec = importlib.util.spec_from_file_location("openai_clip_model", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("config", [VIT, RESNET], ids=["vit", "resnet"])
+def test_openai(openai, config):
+    image, text = config.image, config.text
+    patch = image.patch if isinstance(image, ViT) else None
+    peer = openai.CLIP(
+        config.embed, image.size, image.layers, image.width, patch,
+        text.length, text.vocabulary, text.width, text.heads, text.layers,
+    ).eval()  # fmt: skip
+    randomise(peer)
+    ours = CLIP(config).eval()
+    ours.load_state_dict(convert(peer.state_dict(), openai_rules(config)))
+    pixels = pictures(image.size)
+    with torch.no_grad():
+        equal(ours.image(pixels), peer.encode_image(preprocessed(pixels)))
+        equal(ours.text(IDS)[1], peer.encode_text(IDS))
+        ours.train(), peer.train()  # batch statistics
+        equal(ours.image(pixels), peer.encode_image(preprocessed(pixels)))
+
+
+def test_openai_sizes_of_the_rules(openai):
+    with torch.device("meta"):
+        for config, patch in ((Config(), 32), (Config(image=ResNet(), embed=1024), None)):
+            image = config.image
+            peer = openai.CLIP(config.embed, 224, image.layers, image.width, patch, 77, 49408, 512, 8, 12)
+            ours = CLIP(config).state_dict()
+            theirs = convert(peer.state_dict(), openai_rules(config))
+            assert {k: v.shape for k, v in theirs.items()} == {k: v.shape for k, v in ours.items()}
+
+
+@pytest.fixture(scope="module", params=["quick_gelu", "gelu"])
+def twins(request):
+    transformers = pytest.importorskip("transformers")
+    curve = request.param
+    config = replace(
+        VIT,
+        text=replace(VIT.text, heads=4, activation=curve),
+        image=replace(VIT.image, heads=2, hidden=96, activation=curve),
+    )
+    text, image = config.text, config.image
+    peer = transformers.CLIPModel(
+        transformers.CLIPConfig(
+            projection_dim=config.embed,
+            text_config={
+                "vocab_size": text.vocabulary,
+                "max_position_embeddings": text.length,
+                "hidden_size": text.width,
+                "intermediate_size": 4 * text.width,
+                "num_hidden_layers": text.layers,
+                "num_attention_heads": text.heads,
+                "hidden_act": curve,
+                "eos_token_id": 99,
+                "bos_token_id": 98,
+                "pad_token_id": 0,
+            },
+            vision_config={
+                "image_size": image.size,
+                "patch_size": image.patch,
+                "hidden_size": image.width,
+                "intermediate_size": image.hidden,
+                "num_hidden_layers": image.layers,
+                "num_attention_heads": image.heads,
+                "hidden_act": curve,
+            },
+        )  # fmt: skip
+    ).eval()
+    randomise(peer)
+    ours = CLIP(config).eval()
+    ours.load_state_dict(convert(peer.state_dict(), transformers_rules(config)))
+    return ours, peer
+
+
+@torch.no_grad()
+def test_transformers_both_towers(twins):
+    ours, peer = twins
+    pixels = pictures(32)
+    out = peer(input_ids=IDS, pixel_values=preprocessed(pixels))
+    image, text = ours.image(pixels), ours.text(IDS)[1]
+    equal(torch.nn.functional.normalize(image), out.image_embeds)
+    equal(torch.nn.functional.normalize(text), out.text_embeds)
+    equal(image, peer.visual_projection(peer.vision_model(preprocessed(pixels)).pooler_output))
+    equal(text, peer.text_projection(peer.text_model(IDS).pooler_output))
+
+
+@torch.no_grad()
+def test_transformers_hidden_states(twins):
+    """The three ways in which Stable Diffusion reads the text tower."""
+    ours, peer = twins
+    out = peer.text_model(input_ids=IDS, output_hidden_states=True)
+    equal(ours.text(IDS)[0], out.last_hidden_state)  # 1
+    penultimate = out.hidden_states[-2]
+    equal(ours.text(IDS, skip=1)[0], peer.text_model.final_layer_norm(penultimate))  # 2, and "clip skip 2"
+    equal(ours.text(IDS, skip=1, final_norm=False)[0], penultimate)  # XL
+
+
+@torch.no_grad()
+def test_transformers_short_texts(twins):
+    ours, peer = twins
+    short = IDS[:1, :7]
+    equal(ours.text(short)[0], peer.text_model(input_ids=short).last_hidden_state)

@@ -1,0 +1,288 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mindseye.cli.generate import parse_size, slug
+from mindseye.cli.main import main
+from mindseye.errors import SizeError
+from mindseye.metadata import read
+from mindseye.pictures import save_png
+
+TESTS = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch, painter):
+    """Every test draws into a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def draw(capsys):
+    """Run the program with the painter; gives exit code, lines of stdout, text of stderr."""
+
+    def run(*arguments):
+        code = main([*map(str, arguments), *(() if "--like" in arguments else ("-m", "painter"))])
+        said = capsys.readouterr()
+        return code, said.out.splitlines(), said.err
+
+    return run
+
+
+def names(folder="."):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return image.tobytes()
+
+
+def test_a_prompt_alone_draws_into_the_current_folder(draw):
+    code, out, err = draw("a Red, apple!")
+    assert (code, out, err) == (0, ["a-red-apple.png"], "")
+    assert names() == ["a-red-apple.png"]
+    account, plain = read(Path("a-red-apple.png"))
+    assert account.request["prompt"] == plain.prompt == "a Red, apple!"
+
+
+def test_flags_reach_the_request(draw):
+    code, out, _ = draw(
+        "a fox", "-n", 2, "--seed", 5, "--steps", 4, "--guidance", 2.5, "--negative", "blur", "--size", "24x16",
+        "--sampler", "heun", "--strength", 0.5, "--set", "tint=0.25", "--set", "mood=wild", "--json",
+    )  # fmt: skip
+    assert code == 0
+    one, two = map(json.loads, out)
+    assert two["request"] == {
+        "prompt": "a fox", "negative": "blur", "model": "painter", "size": [24, 16], "count": 1, "seed": 6, "steps": 4,
+        "guidance": 2.5, "sampler": "heun", "strength": 0.5,
+        "options": {"tint": 0.25, "mood": "wild", "grain": 1, "frame": False, "break_": ""},
+    }  # fmt: skip
+    assert (one["path"], two["path"], one["seed"]) == ("a-fox-0.png", "a-fox-1.png", 5)
+    assert names() == ["a-fox-0.png", "a-fox-1.png"]
+
+
+def test_nothing_is_overwritten(draw):
+    for expected in ("a-fox.png", "a-fox-1.png", "a-fox-2.png"):
+        assert draw("a fox")[1] == [expected]
+    assert draw("a fox", "-n", 2)[1] == ["a-fox-0.png", "a-fox-3.png"]
+    assert draw("a fox", "-o", "mine.png")[1] == ["mine.png"]
+    assert draw("a fox", "-o", "mine.png")[1] == ["mine-1.png"]
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten_either(draw, monkeypatch):
+    Path("a-fox.png").write_bytes(b"another's")
+    monkeypatch.setattr(Path, "exists", lambda path: path.is_dir())
+    assert draw("a fox")[1] == ["a-fox-1.png"]
+    assert Path("a-fox.png").read_bytes() == b"another's"
+
+
+def test_a_folder_is_made_when_there_is_something_to_put_into_it(draw):
+    assert draw("a fox", "-o", "out/deep/")[1] == ["out/deep/a-fox.png"]
+    assert draw("a fox", "-o", "other", "--sampler", "none")[0] == 2
+    assert not Path("other").exists()
+
+
+def test_many_pictures_are_saved_as_they_are_done(draw, monkeypatch):
+    _, together, _ = draw("a fox", "-n", 5, "--seed", 1)
+    monkeypatch.setattr("mindseye.cli.generate.BATCH", 2)
+    _, apart, _ = draw("a fox", "-n", 5, "--seed", 1, "-o", "apart.png")
+    assert [pixels(path) for path in together] == [pixels(path) for path in apart]
+    assert read(Path(apart[4]))[0].request["count"] == 1
+    assert read(Path(apart[3]))[0].index == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["a fox", "--sampler", "eulr"], 2, "did you mean 'euler'"),
+        (["a fox", "--set", "tnit=1"], 2, "did you mean 'tint'"),
+        (["a fox", "--set", "tint=2"], 2, "within 0 and 1"),
+        (["a fox", "--set", "tint"], 2, "not of the form name=value"),
+        (["a fox", "--set", "mood=wlid"], 2, "did you mean 'wild'"),
+        ([""], 2, "the prompt is empty"),
+        (["--steps", "3"], 2, "the prompt is empty"),
+        (["a fox", "--size", "big"], 2, "--size 'big' is no size"),
+        (["a fox", "--size", "0x16"], 2, "no pixels"),
+        (["a fox", "--size", "99999x99999"], 2, "is too much"),
+        (["a fox", "-n", "0"], 2, "count 0"),
+        (["a fox", "--seed", "-1"], 2, "seed -1"),
+        (["a fox", "--steps", "many"], 2, "'--steps'"),
+        (["a fox", "--strength", "nan"], 2, "strength nan"),
+        (["a fox", "--device", "abacus"], 2, "no device 'abacus'"),
+        (["a fox", "--device", "cuda:77"], 2, "no device 'cuda:77'"),
+        (["a fox", "--unknown"], 2, "--unknown"),
+        (["a fox", "-o", "fox.jpg"], 2, "written as PNG"),
+        (["a fox", "-o", "none/fox.txt"], 2, "written as PNG"),
+        (["a fox", "-o", "/proc/self/fox.png"], 1, "cannot write into /proc/self"),
+        (["a fox", "--image", "none.png"], 2, "there is no file none.png"),
+        (["a fox", "--mask", "ok.png"], 2, "add --image"),
+        (["a fox", "--image", "cut.png"], 2, "cut short"),
+        (["a fox", "--image", "text.png"], 2, "not a picture"),
+        (["a fox", "--set", "break_=nan"], 1, "not finite"),
+        (["a fox", "--set", "break_=bug"], 1, "this should not have happened: RuntimeError: a bug"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done_is_a_sentence_and_leaves_no_file(draw, here, arguments, code, says):
+    image = Image.effect_noise((32, 32), 50)
+    image.save("ok.png")
+    Path("cut.png").write_bytes(Path("ok.png").read_bytes()[:500])
+    Path("text.png").write_text("not a picture")
+    before = names()
+    got, out, err = draw(*arguments)
+    assert says in err and "Traceback" not in err
+    assert (got, out) == (code, [])
+    assert names() == before
+
+
+def test_an_unknown_model_comes_with_the_nearest(capsys):
+    assert main(["a fox", "-m", "paintre"]) == 2
+    assert "did you mean 'painter'" in capsys.readouterr().err
+
+
+def test_liberties_are_said_once_and_quiet_keeps_still(draw):
+    Image.new("RGB", (40, 20), "red").save("in.png")
+    Image.new("L", (9, 9), "white").save("mask.png")
+    asked = ("one two three four", "--size", "20x12", "-n", 2, "--image", "in.png", "--mask", "mask.png")
+    code, out, err = draw(*asked)
+    assert code == 0 and len(out) == 2
+    assert err.count("size 20x12 rounded to 24x16") == 1
+    assert "scaled and cropped" in err and "mask resized" in err and "prompt cut" in err
+    assert draw(*asked, "-q")[2] == ""
+    _, out, err = draw(*asked, "--json")
+    assert len(json.loads(out[0])["notices"]) == 4
+
+
+def test_like_draws_the_same_pixels(draw):
+    _, drawn, _ = draw("a fox", "-n", 3, "--set", "tint=0.1")
+    code, again, err = draw("--like", drawn[2])
+    assert (code, again, err) == (0, ["a-fox.png"], "")
+    assert pixels(again[0]) == pixels(drawn[2]) != pixels(drawn[1])
+    assert read(Path(again[0]))[0].request == read(Path(drawn[2]))[0].request
+
+
+def test_like_with_changes_starts_from_that_picture(draw):
+    _, drawn, _ = draw("a fox", "-n", 2, "--seed", 10)
+    _, changed, _ = draw("--like", drawn[1], "--steps", 9, "-o", "changed.png", "--set", "mood=wild")
+    request = read(Path(changed[0]))[0].request
+    assert (request["seed"], request["steps"], request["count"], request["options"]["mood"]) == (11, 9, 1, "wild")
+    assert request["prompt"] == "a fox"
+
+
+def test_like_finds_its_start_picture_or_says_which_it_was(draw):
+    Image.effect_noise((16, 16), 50).save("in.png")
+    _, drawn, _ = draw("a fox", "--image", "in.png")
+    assert draw("--like", drawn[0])[0] == 0
+    Image.new("RGB", (16, 16)).save("in.png")
+    code, _, err = draw("--like", drawn[0])
+    assert code == 2 and "in.png" in err and "--image" in err
+    assert draw("--like", drawn[0], "--image", "in.png")[0] == 0
+
+
+def test_like_a_picture_of_another_program_takes_what_it_says(draw):
+    text = "a dog\nNegative prompt: blurry\nSteps: 6, Sampler: DDIM, CFG scale: 3.5, Seed: 99, Size: 512x512"
+    save_png(Image.new("RGB", (4, 4)), Path("theirs.png"), {"parameters": text})
+    code, out, err = draw("--like", "theirs.png", "--model", "painter")
+    assert code == 0 and "another program" in err
+    request = read(Path(out[0]))[0].request
+    assert [request[key] for key in ("prompt", "negative", "steps", "guidance", "seed")] == [
+        "a dog", "blurry", 6, 3.5, 99,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "chunk", ["{}", "nonsense", '{"schema": 1, "request": {"prompt": "x", "evil": 1}, "index": 0}']
+)
+def test_like_a_damaged_account_is_a_sentence(draw, chunk):
+    save_png(Image.new("RGB", (4, 4)), Path("bad.png"), {"mindseye": chunk})
+    code, out, err = draw("--like", "bad.png")
+    assert (code, out) == (2, []) and "mindseye: " in err and names() == ["bad.png"]
+
+
+def test_like_a_plain_picture_is_a_sentence(draw):
+    save_png(Image.new("RGB", (4, 4)), Path("plain.png"))
+    code, _, err = draw("--like", "plain.png")
+    assert code == 2 and "does not say how it was made" in err
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(draw, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, out, err = draw("a fox")
+    assert (code, out, names()) == (1, [], [])
+    assert "cannot write a-fox.png: no space left on device" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("640x480", (640, 480)), ("64X32", (64, 32)), (" 8 x 9 ", (8, 9)), ("128", (128, 128))]
+)
+def test_sizes_are_read(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "12x", "1x2x3", "-1x2", "1.5x2", "9999999x1", "٣"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(SizeError):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A red, red apple", "a-red-red-apple"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("-rf --help", "rf-help"),
+        ("C:\\x\0\n.", "c-x"),
+        ("ein Füchslein im Schnee", "ein-füchslein-im-schnee"),
+        ("红色的苹果", "红色的苹果"),
+        ("!!!", "picture"),
+        ("word " * 50, "-".join(["word"] * 12)),
+        ("é" * 99, "é" * 30),
+    ],
+)
+def test_slugs_are_safe_names(prompt, name):
+    assert slug(prompt) == name
+    assert len(slug(prompt).encode()) <= 60
+
+
+SLOW = """
+    import sys, time
+    sys.path.insert(0, {tests!r})
+    import conftest, types
+    from mindseye import zoo
+    from mindseye.request import Progress
+    class Slow(conftest.Painter):
+        def synthesize(self, request, options, noise):
+            for step in range(1000):
+                yield Progress("paint", step, 1000, tuple)
+                print("step", file=sys.stderr, flush=True)
+                time.sleep(0.02)
+    sys.modules["painter_for_tests"] = types.SimpleNamespace(Painter=Slow)
+    zoo.ZOO = (conftest.PAINTER,)
+    from mindseye.cli.main import main
+    sys.exit(main(["a fox", "-m", "painter"]))
+"""
+
+
+def test_ctrl_c_stops_with_130_and_leaves_nothing(here):
+    code = textwrap.dedent(SLOW.format(tests=str(TESTS)))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True, cwd=here) as process:
+        for line in process.stderr:
+            if line == "step\n":
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "stopped; nothing half-made is left" in err and "Traceback" not in err
+    assert out == "" and names() == []

@@ -1,0 +1,115 @@
+"""The commands that only pass on: they hand over what was typed and print what comes back."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mindseye.cli import evaluate, train
+from mindseye.cli.main import main
+from mindseye.request import Progress
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_evaluate_draws_with_the_card_and_prints_the_report(painter, monkeypatch, capsys):
+    from mindseye.data.glyphs import Corpus
+    from mindseye.evaluation import report
+    from mindseye.evaluation.figures import Report, Row
+    from mindseye.evaluation.intervals import Estimate
+
+    drawn = {}
+
+    def measure(card, generate, corpus, judge, quick, *, seed, facts):
+        yield Progress("half", 1, 2, tuple)
+        drawn["pictures"] = generate(["a red fox", "a blue fox"], [7, 8])
+        row = Row(key="right", label="right pictures", estimate=Estimate(value=0.5, low=0.25, high=0.75, n=4), unit="%")
+        pictures = [("a red fox", drawn["pictures"][0], True)]
+        return Report(
+            card=card, seed=seed, quick=quick, rows=(row,), facts=facts, drawn={"some pairs": pictures}, suspects=()
+        )
+
+    monkeypatch.setattr(report, "evaluate", measure)
+    monkeypatch.setattr(evaluate, "_judge", lambda: None)
+    monkeypatch.setattr(Corpus, "open", classmethod(lambda cls, root: root))
+    assert main(["evaluate", "painter", "--quick", "--seed", "3", "--steps", "2", "--json", "-o", "."]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["card"], found["quick"], found["seed"], found["facts"]["steps"]) == ("painter", True, 3, 2)
+    assert found["figures"]["right"]["value"] == 0.5
+    first, second = drawn["pictures"]
+    assert first.size == second.size == (16, 16) and first.tobytes() != second.tobytes()
+    assert Path("some-pairs.png").is_file()
+    assert main(["evaluate", "painter"]) == 0
+    assert "50.0 %" in capsys.readouterr().out
+
+
+def test_evaluate_without_a_corpus_says_how_to_make_it(monkeypatch, capsys):
+    assert main(["evaluate"]) == 1
+    said = capsys.readouterr()
+    assert "mindseye data glyphs" in said.err and said.out == ""
+
+
+def test_data_glyphs_passes_on_the_folder(monkeypatch, capsys):
+    from mindseye.data import glyphs
+
+    def prepare(root, workers):
+        yield Progress("render", 1, 1, tuple)
+        return root / f"made-by-{workers}"
+
+    monkeypatch.setattr(glyphs, "prepare", prepare)
+    assert main(["data", "glyphs", "--out", "there", "--workers", "3"]) == 0
+    assert capsys.readouterr().out == "there/made-by-3\n"
+
+
+def test_train_passes_on_recipe_settings_and_hours(monkeypatch, capsys):
+    from mindseye.training import recipe, recipes, trainer
+
+    seen = {}
+
+    def follow(chosen, folder, workshop, *, hours, resume):
+        seen.update(recipe=chosen, folder=folder, workshop=workshop, hours=hours, resume=resume)
+        yield Progress("train", 1, 1, tuple)
+        return {"vae-pocket": folder / "vae-pocket.safetensors"}
+
+    monkeypatch.setattr(trainer, "train", follow)
+    asked = ["train", "vae-pocket", "--set", "batch=3", "--set", "optimizer.lr=0.5", "--hours", "0.1", "--corpus", "c"]
+    assert main(asked) == 0
+    said = capsys.readouterr()
+    assert said.out == "runs/vae-pocket/vae-pocket.safetensors\n" and "--resume goes on" in said.err
+    assert (seen["recipe"].batch, seen["recipe"].optimizer.lr, seen["hours"]) == (3, 0.5, 0.1)
+    assert seen["recipe"].steps == recipes.RECIPES["vae-pocket"]().steps and seen["resume"] is False
+    assert seen["workshop"].corpus == Path("c") and isinstance(seen["workshop"], recipe.Workshop)
+
+
+def test_train_runs_what_is_made_in_one_go(monkeypatch, capsys):
+    from mindseye.training import recipes
+    from mindseye.training.recipe import Craft
+
+    def make(workshop, folder):
+        yield Progress("make", 1, 1, tuple)
+        (folder / "bpe.json").touch()
+        return {"bpe": folder / "bpe.json"}
+
+    monkeypatch.setitem(recipes.RECIPES, "bpe", lambda: Craft(name="bpe", about="x", make=make))
+    assert main(["train", "bpe", "--run", "deep/here", "-q"]) == 0
+    assert capsys.readouterr().out == "deep/here/bpe.json\n" and Path("deep/here/bpe.json").is_file()
+    assert main(["train", "bpe", "--hours", "1"]) == 2
+
+
+def test_a_part_of_ones_own_runs_comes_before_the_shipped_one(here, monkeypatch):
+    monkeypatch.setattr(train, "POCKET", here / "shipped")
+    own, shipped = here / "vae-pocket" / "vae-pocket.safetensors", here / "shipped" / "vae-pocket.safetensors"
+    assert train._part_file(here, "vae-pocket") == own
+    for path in (shipped, own):
+        path.parent.mkdir()
+        path.touch()
+        assert train._part_file(here, "vae-pocket") == path
+
+
+def test_sheets_need_a_folder_before_anything_is_drawn(capsys):
+    assert main(["evaluate", "-o", "none"]) == 1
+    assert "there is no folder none" in capsys.readouterr().err

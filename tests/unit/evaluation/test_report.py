@@ -1,0 +1,291 @@
+"""The whole evaluation, of painters that are perfect, blind or copying, by a judge that reads shades of grey."""
+
+import io
+import json
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from mindseye.data.colours import COLOURS
+from mindseye.data.shapes import coverage
+from mindseye.evaluation import report
+from mindseye.evaluation.figures import Report, Row, sheet
+from mindseye.evaluation.intervals import Estimate
+from mindseye.request import drain
+
+SIZES = report.Sizes(pairs=24, concepts=12, repeats=1, relations=8, training=300)
+SPOTS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+
+
+def shaded(shade, seed=0):
+    """A flat picture of one shade, with a faint pattern that the seed decides."""
+    grain = np.random.default_rng(seed).integers(-9, 10, (16, 16, 1)).clip(-shade, 255 - shade)
+    return Image.fromarray((shade + grain).repeat(3, 2).astype(np.uint8))
+
+
+def shapes(*things):
+    canvas = np.full((128, 128, 3), 255.0)
+    for colour, shape, x, y in things:
+        alpha = coverage(shape, (x * 128, y * 128), 22, 128)[..., None]
+        canvas = canvas * (1 - alpha) + alpha * np.array(COLOURS[colour])
+    return Image.fromarray(canvas.round().astype(np.uint8))
+
+
+def obey(prompt, seed):
+    """Paint exactly what a caption says."""
+    if match := re.fullmatch(r"shade (\d+)", prompt):
+        return shaded(int(match[1]), seed)
+    if match := report._RELATION.match(prompt):
+        dx, dy = SPOTS[match["where"]]
+        one = (match["colour1"], match["shape1"], 0.5 + 0.25 * dx, 0.5 + 0.25 * dy)
+        other = (match["colour2"], match["shape2"], 0.5 - 0.25 * dx, 0.5 - 0.25 * dy)
+        return shapes(one, other)
+    _, colour, shape = prompt.split()
+    return shapes((colour, shape, 0.5, 0.5))
+
+
+@dataclass(frozen=True)
+class Example:
+    caption: str
+    seed: int
+
+    def picture(self):
+        return obey(self.caption, self.seed)
+
+
+class Corpus:
+    """Shades 0 to 255; every second one is held out."""
+
+    relations = (
+        "a red circle to the left of a blue square",
+        "an orange star right of a green ring on a white background",
+        "a black heart above a cyan cross",
+        "a pink diamond below a brown hexagon",
+        "a pink diamond next to a brown hexagon",
+        "a fox left of an owl",
+    )
+
+    def held_out(self, split, seed=0):
+        if split == "relations":
+            return [Example(caption, 0) for caption in self.relations]
+        start = 0 if split == "pairs" else 1
+        return [Example(f"shade {shade}", 5_000 + shade) for shade in range(start, 256, 4)]
+
+    def train_examples(self, count, seed=0):
+        return [Example(f"shade {i % 128 * 2 + 1}", 10_000 + i) for i in range(count)]
+
+
+class Judge:
+    """Puts a picture's mean shade, and a caption's number, on a half circle."""
+
+    size = 16
+
+    def embed_text(self, prompts):
+        return self.place(torch.tensor([float(prompt.split()[-1]) for prompt in prompts]))
+
+    def embed_image(self, pixels):
+        return self.place((pixels.mean((1, 2, 3)) + 1) * 127.5)
+
+    @staticmethod
+    def place(shade):
+        angle = shade / 255 * math.pi
+        return torch.stack([angle.cos(), angle.sin()], 1)
+
+
+def shrink(patch):
+    patch.setattr(report, "QUICK", SIZES)
+    patch.setattr(report, "ASKED_COLOURS", ("red", "orange", "blue"))
+    patch.setattr(report, "ASKED_SHAPES", ("circle", "star"))
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    shrink(monkeypatch)
+
+
+def measure(draw, **options):
+    calls, stages = [], []
+
+    def generate(prompts, seeds):
+        calls.append((list(prompts), list(seeds)))
+        return [draw(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+
+    steps = report.evaluate("a-card", generate, Corpus(), Judge(), quick=True, batch=8, **options)
+    return drain(steps, lambda progress: stages.append(progress)), calls, stages
+
+
+def figures(result):
+    return {row.key: row for row in result.rows}
+
+
+@pytest.fixture(scope="module")
+def obedient():
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        return measure(obey, facts={"steps": 20})
+
+
+def test_a_painter_that_obeys_gets_full_marks(obedient):
+    rows = figures(obedient[0])
+    for key in ("r_precision_pairs", "r_precision_concepts", "colour_shape", "relations"):
+        assert rows[key].estimate.value == 1, rows[key]
+    assert rows["r_precision_pairs"].real == rows["relations"].real == rows["judge_top5"].estimate.value == 1
+    assert rows["clip_score_pairs"].estimate.value == pytest.approx(2.5, abs=0.01)
+    assert rows["copies_pixels"].estimate.value <= 0.1
+    assert rows["precision"].estimate.value > 0.8
+    assert rows["frechet"].estimate.value < 0.1
+
+
+def test_every_figure_says_how_many_pictures_and_the_unreadable_relations_are_left_out(obedient):
+    rows = figures(obedient[0])
+    counts = {key: row.estimate.n for key, row in rows.items()}
+    assert counts["r_precision_pairs"] == counts["frechet"] == counts["copies_features"] == 24
+    assert counts["r_precision_concepts"] == 12
+    assert counts["colour_shape"] == 6
+    assert counts["relations"] == 4
+    assert "64 candidates" in rows["r_precision_pairs"].label  # as many as the split has, and so it says
+    assert rows["seconds"].estimate.value > 0
+
+
+def test_every_picture_has_its_own_seed_and_every_batch_is_reported(obedient):
+    _, calls, stages = obedient
+    seeds = [seed for _, part in calls for seed in part]
+    assert len(set(seeds)) == len(seeds) == 24 + 12 + 6 + 4
+    assert max(len(prompts) for prompts, _ in calls) == 8
+    drawn = [progress for progress in stages if progress.stage == "colour and shape"]
+    assert [(progress.step, progress.total) for progress in drawn][-1] == (6, 6)
+    assert len(drawn[0].peek()) == 6
+    assert {"pairs", "concepts", "relations", "training pictures"} <= {progress.stage for progress in stages}
+
+
+def test_the_pictures_are_kept_with_their_verdicts(obedient):
+    result = obedient[0]
+    assert set(result.drawn) == {"pairs", "concepts", "colour and shape", "relations"}
+    prompt, made, right = result.drawn["colour and shape"][0]
+    assert (prompt, right) == ("a red circle", True)
+    assert made.size == (128, 128)
+    assert any(prompt == "an orange star" for prompt, *_ in result.drawn["colour and shape"])
+    assert len(result.suspects) == 16
+    assert result.suspects[0][2] <= result.suspects[1][2]
+
+
+def test_json_holds_every_figure(obedient):
+    read = json.loads(obedient[0].json())
+    assert (read["card"], read["quick"], read["facts"]) == ("a-card", True, {"steps": 20})
+    figure = read["figures"]["colour_shape"]
+    assert (figure["value"], figure["high"], figure["n"], figure["at_least"]) == (1.0, 1.0, 6, 0.75)
+    assert figure["low"] == pytest.approx(0.6097, abs=1e-3)
+    assert read["figures"]["precision"]["low"] is None
+
+
+def test_the_same_seed_asks_the_same(obedient):
+    _, calls, _ = measure(obey)
+    assert calls == obedient[1]
+    _, other, _ = measure(obey, seed=9)
+    assert [prompts for prompts, _ in other[:3]] != [prompts for prompts, _ in calls[:3]]
+
+
+def test_a_blind_painter_gets_what_chance_gives():
+    rows = figures(measure(lambda prompt, seed: shaded(seed * 37 % 256, seed))[0])
+    assert rows["r_precision_pairs"].estimate.value < 0.2
+    assert rows["colour_shape"].estimate.value == rows["relations"].estimate.value == 0
+    assert rows["relations"].real == 1
+
+
+def test_a_painter_of_one_picture_covers_nothing():
+    rows = figures(measure(lambda prompt, seed: shaded(128, seed))[0])
+    assert rows["recall"].estimate.value < 0.1
+    assert rows["frechet"].estimate.value > 10 * rows["frechet"].real
+
+
+def test_a_copying_painter_is_caught():
+    training = Corpus().train_examples(300)
+    result = measure(lambda prompt, seed: training[seed % 300].picture())[0]
+    rows = figures(result)
+    assert rows["copies_pixels"].estimate.value == 1
+    assert rows["copies_pixels"].real < 0.05
+    made, original, ratio = next(pair for pair in reversed(result.suspects))
+    assert ratio == 0
+    assert made.tobytes() == original.tobytes()
+
+
+def test_right_shape_in_the_wrong_colour_is_half_right():
+    result = measure(
+        lambda prompt, seed: obey(
+            re.sub(r"(?<=^a )\w+(?= \w+$)|(?<=^an )\w+(?= \w+$)", "gray", prompt) if "shade" not in prompt else prompt,
+            seed,
+        )
+    )[0]
+    row = figures(result)["colour_shape"]
+    assert row.estimate.value == 0
+    assert "the colour 0%, the shape 100%" in row.note
+
+
+def test_a_corpus_without_held_out_pictures_is_measured_as_far_as_it_goes():
+    class Bare(Corpus):
+        def held_out(self, split, seed=0):
+            return []
+
+    steps = report.evaluate(
+        "bare", lambda p, s: [obey(*each) for each in zip(p, s, strict=True)], Bare(), Judge(), True
+    )
+    assert list(figures(drain(steps))) == ["colour_shape", "seconds"]
+
+
+def test_a_painter_that_returns_too_few_is_an_error():
+    with pytest.raises(ValueError, match="8 pictures were asked for and 1 drawn"):
+        drain(report.evaluate("x", lambda p, s: [shaded(1)], Corpus(), Judge(), True, batch=8))
+
+
+def test_closing_early_stops():
+    steps = report.evaluate("x", lambda p, s: [obey(*each) for each in zip(p, s, strict=True)], Corpus(), Judge(), True)
+    next(steps)
+    steps.close()
+    with pytest.raises(StopIteration):
+        next(steps)
+
+
+def test_the_table_shows_figures_intervals_and_what_is_missing():
+    rows = (
+        Row(
+            key="a",
+            label="share [of all]",
+            estimate=Estimate(0.5, 0.25, 0.75, 1234),
+            unit="%",
+            real=0.875,
+            at_least=0.4,
+            aim=0.9,
+        ),
+        Row(key="b", label="time", estimate=Estimate(1.5, 1.25, 2, 8), unit="s", note="in batches"),
+        Row(key="c", label="nothing", estimate=Estimate(math.nan, math.nan, math.nan, 0)),
+    )
+    whole = Report(card="x", seed=3, quick=True, rows=rows, facts={}, drawn={}, suspects=())
+    console = Console(file=io.StringIO(), width=120)
+    console.print(whole.table())
+    text = console.file.getvalue()
+    for words in (
+        "share [of all]",
+        "50.0 %",
+        "25.0 % to 75.0 %",
+        "1,234",
+        "87.5 %",
+        "1.50 s",
+        "in batches",
+        "quick",
+        "seed 3",
+    ):
+        assert words in text, words
+    assert "nan" not in text
+
+
+def test_a_sheet_holds_every_picture():
+    tiles = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (10, 20, 30)]
+    whole = sheet(tiles, columns=2, side=4, gap=1)
+    assert whole.size == (11, 11)
+    assert [whole.getpixel(place)[0] for place in ((2, 2), (7, 2), (2, 7), (7, 7))] == [10, 20, 30, 255]

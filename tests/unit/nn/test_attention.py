@@ -1,0 +1,90 @@
+"""`attend` against the formula written out, and what its masks mean."""
+
+import math
+
+import pytest
+import torch
+
+from mindseye.nn.attention import Attention, attend
+
+
+def random(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def by_hand(q, k, v, heads, allowed=None, added=None):
+    """Softmax attention one picture, one head and one query at a time."""
+    out = torch.zeros(q.shape)
+    width = q.shape[-1] // heads
+    for b in range(q.shape[0]):
+        for h in range(heads):
+            part = slice(h * width, (h + 1) * width)
+            for n in range(q.shape[1]):
+                scores = (k[b, :, part] @ q[b, n, part]) / math.sqrt(width)
+                if added is not None:
+                    scores = scores + added[b, h, n]
+                weights = scores.exp()
+                if allowed is not None:
+                    weights = weights * allowed[b, h, n]
+                out[b, n, part] = (weights / weights.sum()) @ v[b, :, part]
+    return out
+
+
+@pytest.fixture
+def qkv():
+    return random(2, 3, 8), random(2, 5, 8), random(2, 5, 8) + 1
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_formula(qkv, heads):
+    torch.testing.assert_close(attend(*qkv, heads=heads), by_hand(*qkv, heads))
+
+
+def test_key_mask(qkv):
+    mask = torch.tensor([[True, True, True, False, False], [True, False, True, True, True]])
+    truth = by_hand(*qkv, 2, mask[:, None, None, :].expand(2, 2, 3, 5))
+    torch.testing.assert_close(attend(*qkv, heads=2, mask=mask), truth)
+
+
+def test_four_axis_masks(qkv):
+    allowed = random(1, 2, 3, 5) > -0.5
+    allowed[..., 0] = True
+    torch.testing.assert_close(attend(*qkv, heads=2, mask=allowed), by_hand(*qkv, 2, allowed.expand(2, 2, 3, 5)))
+    added = random(2, 2, 1, 5)
+    torch.testing.assert_close(attend(*qkv, heads=2, mask=added), by_hand(*qkv, 2, added=added.expand(2, 2, 3, 5)))
+
+
+@pytest.mark.parametrize("kind", ["plain", "keys", "added"])
+@pytest.mark.parametrize("queries", [5, 3])
+def test_causal(queries, kind):
+    """Queries are the last places: with 3 of them over 5 keys, the first sees keys 0 to 2."""
+    q, k, v = random(2, queries, 8), random(2, 5, 8), random(2, 5, 8) + 1
+    past = torch.tensor([[j <= i + 5 - queries for j in range(5)] for i in range(queries)]).expand(2, 2, queries, 5)
+    mask, added = None, None
+    if kind == "keys":
+        mask = torch.tensor([[True, True, True, False, True], [True, False, True, True, True]])
+        past = past & mask[:, None, None, :]
+    if kind == "added":
+        mask = random(1, 2, queries, 5)
+        added = mask.expand(2, 2, queries, 5)
+    torch.testing.assert_close(attend(q, k, v, heads=2, mask=mask, causal=True), by_hand(q, k, v, 2, past, added))
+
+
+def test_module_equals_torchs():
+    ours = Attention(8, heads=2, context=6, bias=True)
+    theirs = torch.nn.MultiheadAttention(8, 2, kdim=6, vdim=6, batch_first=True)
+    with torch.no_grad():
+        theirs.q_proj_weight.copy_(ours.query.weight)
+        theirs.k_proj_weight.copy_(ours.key.weight)
+        theirs.v_proj_weight.copy_(ours.value.weight)
+        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
+        theirs.out_proj.load_state_dict(ours.out.state_dict())
+    x, context = random(2, 3, 8), random(2, 5, 6)
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    truth, _ = theirs(x, context, context, key_padding_mask=~mask)
+    torch.testing.assert_close(ours(x, context, mask), truth)
+
+
+def test_heads_must_divide():
+    with pytest.raises(ValueError, match="8 channels cannot be split into 3 heads"):
+        Attention(8, heads=3)

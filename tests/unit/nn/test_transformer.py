@@ -1,0 +1,75 @@
+import pytest
+import torch
+from torch import nn
+
+from mindseye.nn.transformer import Block, Stack, quick_gelu
+
+
+def noise(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def twins():
+    """A block and torch's own layer with the same weights."""
+    block = Block(24, 3, 40)
+    peer = nn.TransformerEncoderLayer(24, 3, 40, dropout=0, activation="gelu", batch_first=True, norm_first=True)
+    pairs = {
+        "self_attn.in_proj_": "qkv.",
+        "self_attn.out_proj.": "out.",
+        "linear1.": "up.",
+        "linear2.": "down.",
+        "norm1.": "attention_norm.",
+        "norm2.": "mlp_norm.",
+    }
+    ours = block.state_dict()
+    generator = torch.Generator().manual_seed(1)
+    state = {key: torch.randn(value.shape, generator=generator) * 0.3 for key, value in ours.items()}
+    block.load_state_dict(state)
+    peer.load_state_dict({t + end: state[o + end] for t, o in pairs.items() for end in ("weight", "bias")})
+    return block, peer
+
+
+def test_block_is_the_pre_norm_encoder_layer(twins):
+    block, peer = twins
+    x = noise(2, 7, 24)
+    torch.testing.assert_close(block(x), peer(x), rtol=1e-5, atol=1e-5)
+
+
+def test_block_with_causal_and_padding_masks(twins):
+    block, peer = twins
+    x, mask = noise(2, 7, 24), torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
+    future = torch.ones(7, 7, dtype=torch.bool).triu(1)
+    torch.testing.assert_close(block(x, mask), peer(x, src_key_padding_mask=~mask), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(block(x, causal=True), peer(x, src_mask=future), rtol=1e-5, atol=1e-5)
+
+
+def test_stack_answers_last_and_early():
+    stack, x = Stack(16, 3, 2), noise(2, 5, 16)
+    first = stack.blocks[0](x)
+    last = stack.blocks[2](stack.blocks[1](first))
+    for skip, early in ((0, last), (2, first), (3, x)):
+        got_last, got_early = stack(x, skip=skip)
+        torch.testing.assert_close(got_last, last)
+        torch.testing.assert_close(got_early, early)
+    with pytest.raises(ValueError, match="cannot skip 4 of 3"):
+        stack(x, skip=4)
+
+
+def test_stack_starts_with_deviations_by_width_and_depth():
+    stack = Stack(256, 2, 4)
+    wanted = {"qkv": 1 / 16, "out": 1 / 32, "up": 512**-0.5, "down": 1 / 32}
+    for name, deviation in wanted.items():
+        weights = torch.stack([getattr(block, name).weight for block in stack.blocks])
+        assert weights.std().item() == pytest.approx(deviation, rel=0.02)
+        assert all(not getattr(block, name).bias.any() for block in stack.blocks)
+
+
+def test_quick_gelu():
+    x = torch.tensor([-1.0, 0.0, 1.0])
+    torch.testing.assert_close(quick_gelu(x), torch.tensor([-0.1542058, 0.0, 0.8457942]))
+
+
+def test_heads_must_divide():
+    with pytest.raises(ValueError, match="3 heads do not divide"):
+        Block(16, 3)
