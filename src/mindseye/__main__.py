@@ -1,0 +1,7 @@
+"""``python -m mindseye`` is the command ``mindseye``."""
+
+import sys
+
+from mindseye.cli.main import main
+
+sys.exit(main())
