@@ -12,7 +12,7 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -178,3 +178,13 @@ def _named(source: Path | str | bytes) -> str:
 def _short(error: Exception) -> str:
     """An exception in a few words, without errno and path, which the sentence has already."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__)[:200].rstrip(".").lower()
+
+
+def sheet(pictures: Iterable[Image.Image], columns: int = 8, side: int = 128, gap: int = 4) -> Image.Image:
+    """Pictures side by side on white, row by row."""
+    tiles = [picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS) for picture in pictures]
+    rows = max(1, -(-len(tiles) // columns))
+    whole = Image.new("RGB", (columns * (side + gap) + gap, rows * (side + gap) + gap), "white")
+    for i, tile in enumerate(tiles):
+        whole.paste(tile, (gap + i % columns * (side + gap), gap + i // columns * (side + gap)))
+    return whole

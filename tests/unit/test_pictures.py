@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mindseye.errors import ImageError, OutputError
-from mindseye.pictures import check_folder, flatten, open_image, save_png, write_whole
+from mindseye.pictures import check_folder, flatten, open_image, save_png, sheet, write_whole
 
 
 def stored(image, kind="PNG", **settings):
@@ -172,3 +172,10 @@ def test_check_folder_says_it_before_the_work(tmp_path):
 def test_a_folder_that_cannot_be_written_is_a_sentence():
     with pytest.raises(OutputError, match="cannot write into"):
         check_folder(Path("/proc/self"))
+
+
+def test_a_sheet_holds_every_picture():
+    tiles = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (10, 20, 30)]
+    whole = sheet(tiles, columns=2, side=4, gap=1)
+    assert whole.size == (11, 11)
+    assert [whole.getpixel(place)[0] for place in ((2, 2), (7, 2), (2, 7), (7, 7))] == [10, 20, 30, 255]

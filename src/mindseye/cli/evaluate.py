@@ -83,8 +83,7 @@ def _judge() -> "ClipJudge":
 
 def _put_sheets(drawn: "Mapping[str, Sequence[tuple[str, Image, bool | None]]]", folder: Path) -> None:
     """One PNG of pictures for each part of the report."""
-    from mindseye.evaluation.figures import sheet
-    from mindseye.pictures import save_png
+    from mindseye.pictures import save_png, sheet
 
     for stage, each in drawn.items():
         save_png(sheet([picture for _, picture, _ in each]), folder / f"{slug(stage)}.png")

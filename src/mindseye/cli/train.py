@@ -22,6 +22,12 @@ def train(
     corpus: Annotated[Path, typer.Option(metavar="DIR", help="What `mindseye data glyphs` made.")] = Path(
         "data/glyphs"
     ),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Your own captioned pictures instead: a folder, .jsonl, .tar or folder of them."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No bar, no notices.")] = False,
 ) -> None:
@@ -44,7 +50,13 @@ def train(
     if recipe not in RECIPES:
         raise UnknownName("recipe", recipe, RECIPES)
     finished = partial(_part_file, folder.parent)
-    workshop = Workshop(corpus=corpus, parts=lambda name: load_part(finished(name)), part_files=finished)
+    workshop = Workshop(
+        corpus=corpus,
+        data=data,
+        cache=corpus if data is None else folder / "cache",
+        parts=lambda name: load_part(finished(name)),
+        part_files=finished,
+    )
     chosen = RECIPES[recipe]()
     if isinstance(chosen, Craft):
         if changes or hours is not None or resume:

@@ -4,59 +4,106 @@ Painting costs a core what a small network's step costs; a cache makes the step 
 parallel, written under a temporary name and renamed, so a half cache is never read.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mindseye.data.captions import open_captions
 from mindseye.data.glyphs import SIDE, VERSION, Corpus
 from mindseye.request import Progress
 
-__all__ = ["Rendered", "render_examples"]
+__all__ = ["Rendered", "gather_captions", "render_examples"]
 
 
+@dataclass(frozen=True, eq=False)
 class Rendered:
     """Pictures with their captions.
 
     Attributes:
-        pictures: ``N SIDE SIDE 3`` bytes, memory-mapped.
-        captions: one a picture.
+        name: Tells these pictures from any others; part of the names of what is cached of them.
+        pictures: ``N SIDE SIDE 3`` bytes.
+        captions: One a picture.
     """
 
-    def __init__(self, pictures: NDArray[np.uint8], captions: list[str]) -> None:
-        self.pictures = pictures
-        self.captions = captions
+    name: str
+    pictures: NDArray[np.uint8]
+    captions: list[str]
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    def rows(self, which: slice | NDArray[np.int64], name: str) -> "Rendered":
+        """Some of the pictures."""
+        captions = self.captions[which] if isinstance(which, slice) else [self.captions[i] for i in which]
+        return Rendered(f"{self.name}-{name}", self.pictures[which], captions)
 
 
 def render_examples(root: Path, count: int, seed: int = 0, workers: int = 2) -> Generator[Progress, None, Rendered]:
     """The first ``count`` examples of stream ``seed`` of the corpus in ``root``, painted when not there yet."""
     stem = root / f"examples-v{VERSION}-seed{seed}-{count}"
-    captions_file, pictures_file = stem.with_suffix(".json"), stem.with_suffix(".npy")
-    if not captions_file.exists():
-        part = stem.with_suffix(f".part{os.getpid()}.npy")
-        store = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(count, SIDE, SIDE, 3))
-        captions: list[str] = []
+    if not stem.with_suffix(".json").exists():
         spans = [(root, seed, start, min(start + 256, count)) for start in range(0, count, 256)]
         with ProcessPoolExecutor(max_workers=workers) as pool:
-            for pictures, words in pool.map(_paint_span, spans):
-                store[len(captions) : len(captions) + len(words)] = pictures
-                captions += words
-                yield Progress("paint", len(captions), count, tuple)
+            yield from _keep(stem, count, pool.map(_paint_span, spans), "paint")
+    return _read(stem)
+
+
+def gather_captions(path: Path, cache: Path) -> Generator[Progress, None, Rendered]:
+    """A user's own captioned pictures, cropped to squares of `SIDE` pixels and kept in the folder ``cache``.
+
+    Args:
+        path: A folder, a ``.jsonl`` list, a ``.tar`` or a folder of ``.tar`` files (see `mindseye.data.captions`).
+        cache: Where the array goes; made anew when the data set was changed since.
+
+    Raises:
+        DataError: There is no data set, or it cannot be read.
+    """
+    captions = open_captions(path, (SIDE, SIDE))
+    changed = max((item.stat().st_mtime_ns for item in (path, *path.rglob("*"))), default=0)
+    mark = hashlib.sha256(f"{path.resolve()}|{len(captions)}|{changed}".encode()).hexdigest()[:12]
+    cache.mkdir(parents=True, exist_ok=True)
+    stem = cache / f"pictures-{mark}-{SIDE}"
+    if not stem.with_suffix(".json").exists():
+        pairs = (([np.asarray(picture.convert("RGB"))], [caption]) for picture, caption in captions)
+        yield from _keep(stem, len(captions), pairs, "read")
+    return _read(stem)
+
+
+def _keep(
+    stem: Path,
+    most: int,
+    spans: Iterable[tuple[Sequence[NDArray[np.uint8]] | NDArray[np.uint8], list[str]]],
+    stage: str,
+) -> Generator[Progress, None, None]:
+    """Write pictures and captions, captions last; there may be fewer than ``most``."""
+    part = stem.with_suffix(f".part{os.getpid()}.npy")
+    store = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(most, SIDE, SIDE, 3))
+    captions: list[str] = []
+    try:
+        for pictures, words in spans:
+            store[len(captions) : len(captions) + len(words)] = pictures
+            captions += words
+            yield Progress(stage, len(captions), most, tuple)
         store.flush()
         del store
-        os.replace(part, pictures_file)
-        draft = captions_file.with_suffix(f".part{os.getpid()}")
-        draft.write_text(json.dumps(captions, ensure_ascii=False), encoding="utf-8")
-        os.replace(draft, captions_file)
-    captions = json.loads(captions_file.read_text(encoding="utf-8"))
-    return Rendered(np.load(pictures_file, mmap_mode="r"), captions)
+        os.replace(part, stem.with_suffix(".npy"))
+    finally:
+        part.unlink(missing_ok=True)
+    draft = stem.with_suffix(f".part{os.getpid()}")
+    draft.write_text(json.dumps(captions, ensure_ascii=False), encoding="utf-8")
+    os.replace(draft, stem.with_suffix(".json"))
+
+
+def _read(stem: Path) -> Rendered:
+    captions = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+    return Rendered(stem.name, np.load(stem.with_suffix(".npy"), mmap_mode="r")[: len(captions)], captions)
 
 
 _corpora: dict[Path, Corpus] = {}

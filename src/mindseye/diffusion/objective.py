@@ -77,6 +77,7 @@ class LatentDiffusion(Objective):
         drop: Share of pictures whose caption is replaced by the empty one, so that guidance has something to leave.
         levels: How noise levels are drawn.
         weighting: How they count.
+        name: Of the part that the network becomes.
     """
 
     null_tokens: Tensor | None
@@ -93,6 +94,7 @@ class LatentDiffusion(Objective):
         drop: float = 0.1,
         levels: Levels = "logit-normal",
         weighting: Weighting = "uniform",
+        name: str = "unet",
     ) -> None:
         super().__init__()
         self.unet = unet
@@ -103,14 +105,15 @@ class LatentDiffusion(Objective):
         self.drop = drop
         self.levels: Levels = levels
         self.weighting: Weighting = weighting
+        self.name = name
 
     def turns(self) -> Mapping[str, Iterable[Parameter]]:
         """One turn: "main"."""
         return {"main": self.unet.parameters()}
 
     def parts(self) -> Mapping[str, nn.Module]:
-        """One part: "unet"."""
-        return {"unet": self.unet}
+        """One part: the network."""
+        return {self.name: self.unet}
 
     def forward(self, batch: Batch, turn: str = "main") -> Loss:
         """Weighted mean square of the error of the network's answer."""

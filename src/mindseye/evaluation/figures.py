@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, final
 
@@ -13,7 +13,7 @@ from mindseye.evaluation.intervals import Estimate
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Report", "Row", "sheet"]
+__all__ = ["Report", "Row"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,16 +93,6 @@ class Report:
                 style=style,
             )
         return table
-
-
-def sheet(pictures: Iterable[Image.Image], columns: int = 8, side: int = 128, gap: int = 4) -> Image.Image:
-    """Pictures side by side on white, row by row."""
-    tiles = [picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS) for picture in pictures]
-    rows = max(1, -(-len(tiles) // columns))
-    whole = Image.new("RGB", (columns * (side + gap) + gap, rows * (side + gap) + gap), "white")
-    for i, tile in enumerate(tiles):
-        whole.paste(tile, (gap + i % columns * (side + gap), gap + i // columns * (side + gap)))
-    return whole
 
 
 def _finite(value: float | None) -> float | None:

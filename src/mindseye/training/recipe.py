@@ -91,6 +91,10 @@ class Workshop:
     """Where a run finds things: the corpus' folder, and trained parts that it builds on."""
 
     corpus: Path
+    data: Path | None = None
+    """A user's own captioned pictures, in place of the corpus."""
+    cache: Path = Path("cache")
+    """Where pictures and encodings are kept."""
     parts: Callable[[str], Any]
     """Name of a part ("vae-pocket") to the loaded network."""
     part_files: Callable[[str], Path]

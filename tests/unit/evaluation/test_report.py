@@ -15,7 +15,7 @@ from rich.console import Console
 from mindseye.data.colours import COLOURS
 from mindseye.data.shapes import coverage
 from mindseye.evaluation import report
-from mindseye.evaluation.figures import Report, Row, sheet
+from mindseye.evaluation.figures import Report, Row
 from mindseye.evaluation.intervals import Estimate
 from mindseye.request import drain
 
@@ -282,10 +282,3 @@ def test_the_table_shows_figures_intervals_and_what_is_missing():
     ):
         assert words in text, words
     assert "nan" not in text
-
-
-def test_a_sheet_holds_every_picture():
-    tiles = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (10, 20, 30)]
-    whole = sheet(tiles, columns=2, side=4, gap=1)
-    assert whole.size == (11, 11)
-    assert [whole.getpixel(place)[0] for place in ((2, 2), (7, 2), (2, 7), (7, 7))] == [10, 20, 30, 255]

@@ -16,22 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindseye.contrastive import contrastive_loss
-from mindseye.data.glyphs import Corpus
-from mindseye.data.rendered import render_examples
 from mindseye.networks.clip import CLIP, POCKET, POCKET_RESNET, POCKET_TEXT
 from mindseye.objective import Batch, Loss, Objective
 from mindseye.request import Steps
 from mindseye.shapes import Pixels
 from mindseye.text.tokenizer import Tokenizer
 from mindseye.training.feeds import order, to_pixels
+from mindseye.training.pictures import held_out, training_pictures
 from mindseye.training.recipe import Craft, Every, Feed, Optimizer, Recipe, Workshop
-from mindseye.training.recipes.vae import PICTURES
 
 __all__ = ["Contrasting", "bpe_pocket", "clip_pocket", "clip_rn_pocket"]
 
 
 def _learn_words(workshop: Workshop, run: Path) -> Steps[dict[str, Path]]:
-    rendered = yield from render_examples(workshop.corpus, PICTURES)
+    rendered = yield from training_pictures(workshop)
     tokenizer = Tokenizer.train(rendered.captions, POCKET_TEXT.vocabulary, length=POCKET_TEXT.length)
     path = run / "bpe-pocket.json"
     tokenizer.save(path)
@@ -79,7 +77,7 @@ class Contrasting(Objective):
         return {self.name: self.clip}
 
 
-def shrink(pixels: Pixels, clip: CLIP) -> Pixels:
+def shrink(pixels: Pixels, clip: CLIP) -> Float[Tensor, "B 3 h w"]:
     """Pictures at the size that the image tower reads."""
     size = clip.config.image.size if clip.config.image is not None else pixels.shape[-1]
     return pixels if pixels.shape[-1] == size else F.interpolate(pixels, size=(size, size), mode="area")
@@ -101,19 +99,18 @@ class CaptionedFeed:
         return {"pixels": F.avg_pool2d(pixels, self.reduce) if self.reduce > 1 else pixels, "ids": self.ids[rows]}
 
 
-def retrieval_set(corpus: Corpus, count: int = 1000) -> tuple[list[str], Float[Tensor, "N 3 H W"]]:
+def retrieval_set(workshop: Workshop, count: int = 1000) -> tuple[list[str], Float[Tensor, "N 3 H W"]]:
     """Held-out pictures with ``count`` different captions: unseen (concept, style) pairs, filled up with relations."""
-    seen: dict[str, Any] = {}
-    for example in [*corpus.held_out("pairs"), *corpus.held_out("relations", relations=count)]:
-        if len(seen) < count:
-            seen.setdefault(example.caption, example)
-    return list(seen), to_pixels(np.stack([example.array() for example in seen.values()]))
+    kept = held_out(workshop, ("pairs", "relations"))
+    rows = list({caption: row for row, caption in reversed(list(enumerate(kept.captions)))}.values())
+    rows = np.sort(rows)[:count]
+    return [kept.captions[row] for row in rows], to_pixels(kept.pictures[rows])
 
 
 def _scores(workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
     clip = next(iter(parts.values()))
     tokenizer = Tokenizer.from_file(workshop.part_files("bpe-pocket"), clip.config.text.length)
-    captions, pixels = retrieval_set(Corpus.open(workshop.corpus))
+    captions, pixels = retrieval_set(workshop)
     ids, _ = tokenizer.encode(captions)
     text = F.normalize(torch.cat([clip.text(chunk)[1] for chunk in ids.split(100)]), dim=-1)
     image = F.normalize(torch.cat([clip.image(shrink(chunk, clip)) for chunk in pixels.split(100)]), dim=-1)
@@ -123,7 +120,7 @@ def _scores(workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
 
 def _feed(seed: int, reduce: int) -> Any:
     def feed(workshop: Workshop) -> Steps[Feed]:
-        rendered = yield from render_examples(workshop.corpus, PICTURES)
+        rendered = yield from training_pictures(workshop)
         tokenizer = Tokenizer.from_file(workshop.part_files("bpe-pocket"), POCKET_TEXT.length)
         ids, _ = tokenizer.encode(rendered.captions)
         return CaptionedFeed(rendered.pictures, ids, seed, reduce)

@@ -13,20 +13,23 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mindseye.data.rendered import Rendered, render_examples
 from mindseye.diffusion.denoiser import pooled_vector
 from mindseye.diffusion.objective import LatentDiffusion
 from mindseye.diffusion.schedule import RectifiedFlow
 from mindseye.networks.clip import CLIP
 from mindseye.networks.unet import POCKET, UNet
 from mindseye.networks.vae import AutoencoderKL
+from mindseye.noise import Noise
 from mindseye.objective import Batch
-from mindseye.request import Request, Steps
+from mindseye.pictures import sheet
+from mindseye.pixels import to_images
+from mindseye.request import Request, Steps, drain
+from mindseye.systems.stable_diffusion import StableDiffusion
 from mindseye.text.tokenizer import Tokenizer
 from mindseye.training.encodings import distinct, encode_all, fingerprint
 from mindseye.training.feeds import order, to_pixels
+from mindseye.training.pictures import training_pictures
 from mindseye.training.recipe import Every, Feed, Optimizer, Recipe, Workshop
-from mindseye.training.recipes.vae import PICTURES
 
 __all__ = ["PROMPTS", "unet_pocket"]
 
@@ -88,30 +91,30 @@ def encode_text(
 
 
 def _feed(workshop: Workshop) -> Steps[Feed]:
-    rendered: Rendered = yield from render_examples(workshop.corpus, PICTURES)
+    rendered = yield from training_pictures(workshop)
     vae: AutoencoderKL = workshop.parts("vae-pocket")
     clip: CLIP = workshop.parts("clip-pocket")
     tokenizer = Tokenizer.from_file(workshop.part_files("bpe-pocket"), LENGTH)
-    folder = workshop.corpus / "encodings"
-    folder.mkdir(exist_ok=True)
+    folder = workshop.cache / "encodings"
+    folder.mkdir(parents=True, exist_ok=True)
 
     def to_latents(start: int, stop: int) -> Tensor:
         return vae.encode(to_pixels(rendered.pictures[start:stop]))
 
     seen = fingerprint(workshop.part_files("vae-pocket"))
     latents = yield from encode_all(
-        folder / f"latents-{PICTURES}-{seen}.npy", len(rendered), to_latents, stage="encode pictures"
+        folder / f"latents-{rendered.name}-{seen}.npy", len(rendered), to_latents, stage="encode pictures"
     )
     captions, where = distinct(rendered.captions)
     read = fingerprint(workshop.part_files("clip-pocket"), workshop.part_files("bpe-pocket"))
     tokens = yield from encode_all(
-        folder / f"tokens-{PICTURES}-{read}.npy",
+        folder / f"tokens-{rendered.name}-{read}.npy",
         len(captions),
         lambda start, stop: encode_text(clip, tokenizer, captions[start:stop])[0],
         stage="encode captions",
     )
     vectors = yield from encode_all(
-        folder / f"vectors-{PICTURES}-{read}.npy",
+        folder / f"vectors-{rendered.name}-{read}.npy",
         len(captions),
         lambda start, stop: encode_text(clip, tokenizer, captions[start:stop])[1],
         stage="encode captions",
@@ -125,16 +128,18 @@ def _objective(workshop: Workshop) -> LatentDiffusion:
     with torch.no_grad():
         tokens, vector = encode_text(clip, tokenizer, [""])
     unet = UNet(POCKET).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return LatentDiffusion(unet, RectifiedFlow(), "flow", null_tokens=tokens, null_vector=vector, levels="logit-normal")
+    return LatentDiffusion(
+        unet,
+        RectifiedFlow(),
+        "flow",
+        null_tokens=tokens,
+        null_vector=vector,
+        levels="logit-normal",
+        name="unet-pocket",
+    )
 
 
 def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:
-    from PIL import Image
-
-    from mindseye.noise import Noise
-    from mindseye.pixels import to_images
-    from mindseye.systems.stable_diffusion import StableDiffusion
-
     clip: CLIP = workshop.parts("clip-pocket")
     system = StableDiffusion(
         unet=next(iter(parts.values())),
@@ -143,17 +148,11 @@ def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:
         tokenizer=Tokenizer.from_file(workshop.part_files("bpe-pocket"), LENGTH),
         prediction="flow",
     )
-    sheet = Image.new("RGB", (8 * 128, 2 * 128 * 2))
-    for i, prompt in enumerate(PROMPTS):
+    images: list[Any] = []
+    for prompt in PROMPTS:
         request = Request(prompt=prompt, size=(128, 128), seed=0, steps=20, guidance=4.0, sampler="euler", count=2)
-        steps = system.synthesize(request, system.Options(), Noise([0, 1]))
-        try:
-            while True:
-                next(steps)
-        except StopIteration as stop:
-            for k, image in enumerate(to_images(stop.value)):
-                sheet.paste(image, ((i % 8) * 128, ((i // 8) * 2 + k) * 128))
-    return sheet
+        images += to_images(drain(system.synthesize(request, system.Options(), Noise([0, 1]))))
+    return sheet(images)
 
 
 def unet_pocket() -> Recipe:
@@ -165,8 +164,8 @@ def unet_pocket() -> Recipe:
         feed=_feed,
         steps=100_000,
         batch=64,
-        optimizer=Optimizer(kind="muon", lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=300),
+        optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=60),
         ema=0.999,
-        every=Every(sample=2000, checkpoint=500),
+        every=Every(sample=1000, checkpoint=250),
         samples=_samples,
     )

@@ -12,17 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mindseye.data.glyphs import Corpus
-from mindseye.data.rendered import render_examples
 from mindseye.networks.vae import POCKET, AutoencoderKL
 from mindseye.objective import Batch, Loss, Objective
-from mindseye.request import Steps
+from mindseye.pictures import sheet
+from mindseye.pixels import to_images
+from mindseye.request import Steps, drain
 from mindseye.training.feeds import PictureFeed, to_pixels
+from mindseye.training.pictures import held_out, training_pictures
 from mindseye.training.recipe import Every, Feed, Optimizer, Recipe, Workshop
 
 __all__ = ["Autoencoding", "psnr", "vae_pocket"]
-
-PICTURES = 100_000
 
 
 class Autoencoding(Objective):
@@ -65,11 +64,9 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 def held_out_pixels(workshop: Workshop, count: int, seed: int = 0) -> Tensor:
-    """Pictures of concepts that no training picture shows."""
-    corpus = Corpus.open(workshop.corpus)
-    examples = [*corpus.held_out("concepts"), *corpus.held_out("pairs"), *corpus.held_out("relations")]
-    rows = np.random.default_rng(seed).permutation(len(examples))[:count]
-    return to_pixels(np.stack([examples[i].array() for i in rows]))
+    """Some of the pictures that are never trained on, as pixels."""
+    kept = held_out(workshop)
+    return to_pixels(kept.pictures[np.random.default_rng(seed).permutation(len(kept))[:count]])
 
 
 def _scores(workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
@@ -82,31 +79,26 @@ def _scores(workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:
-    from PIL import Image
-
+    """Held-out pictures, each beside what comes back of it."""
     vae = parts["vae-pocket"]
     pixels = held_out_pixels(workshop, 24)
-    rows = torch.stack([pixels, vae.decode(vae.encode(pixels)).clamp(-1, 1)], dim=1)
-    rows = (
-        rows.reshape(6, 8, *rows.shape[2:]).permute(0, 3, 1, 4, 2).reshape(6 * pixels.shape[2], 8 * pixels.shape[3], 3)
-    )
-    return Image.fromarray(((rows + 1) * 127.5).round().byte().numpy())
+    pairs = torch.stack([pixels, vae.decode(vae.encode(pixels))], dim=1).flatten(0, 1)
+    return sheet(to_images(pairs))
 
 
 @torch.no_grad()
 def _normalise(workshop: Workshop, parts: Mapping[str, Any]) -> None:
     """Make the latents of training pictures zero mean and unit variance, channel by channel."""
     vae = parts["vae-pocket"]
-    examples = Corpus.open(workshop.corpus).train_examples(2048, seed=1)
-    pixels = to_pixels(np.stack([example.array() for example in examples]))
-    mean = torch.cat([vae.posterior(chunk)[0] for chunk in pixels.split(64)])
+    shown = drain(training_pictures(workshop))
+    rows = np.random.default_rng(1).permutation(len(shown))[:2048]
+    mean = torch.cat([vae.posterior(to_pixels(shown.pictures[chunk]))[0] for chunk in np.array_split(rows, 32)])
     vae.latents_mean.copy_(mean.mean((0, 2, 3)))
     vae.latents_std.copy_(mean.std((0, 2, 3)))
 
 
 def _feed(workshop: Workshop) -> Steps[Feed]:
-    rendered = yield from render_examples(workshop.corpus, PICTURES)
-    return PictureFeed(rendered.pictures)
+    return PictureFeed((yield from training_pictures(workshop)).pictures)
 
 
 def vae_pocket() -> Recipe:

@@ -1,0 +1,77 @@
+"""Every recipe trains on a user's own folder of captioned pictures, from the command line, and resumes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindseye.checkpoints.save import load_part, read_header
+from mindseye.cli.main import main
+from mindseye.data.rendered import gather_captions
+from mindseye.errors import DataError
+from mindseye.request import drain
+from mindseye.training.pictures import held_out, training_pictures
+from mindseye.training.recipe import Workshop
+from mindseye.zoo import POCKET
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty pictures of other sizes than the corpus', with captions beside them."""
+    home = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(0)
+    for n in range(40):
+        Image.fromarray(rng.integers(0, 256, (90, 150, 3), dtype=np.uint8)).save(home / f"{n:02}.png")
+        (home / f"{n:02}.txt").write_text(f"noise number {n}")
+    return home
+
+
+def test_every_twentieth_picture_is_kept(folder: Path, tmp_path: Path) -> None:
+    workshop = Workshop(
+        corpus=Path(), data=folder, cache=tmp_path, parts=lambda name: None, part_files=lambda name: Path(name)
+    )
+    shown, kept = drain(training_pictures(workshop)), held_out(workshop)
+    assert kept.captions == ["noise number 0", "noise number 20"] and len(shown) == 38
+    assert set(shown.captions).isdisjoint(kept.captions)
+    assert shown.pictures.shape == (38, 128, 128, 3)
+
+
+def test_a_changed_folder_is_read_again(folder: Path, tmp_path: Path) -> None:
+    import os
+    import shutil
+
+    home = shutil.copytree(folder, tmp_path / "data")
+    first = drain(gather_captions(home, tmp_path / "cache"))
+    assert drain(gather_captions(home, tmp_path / "cache")).name == first.name
+    (home / "03.txt").write_text("another caption")
+    os.utime(home / "03.txt", ns=(10**18 * 2, 10**18 * 2))
+    assert "another caption" in drain(gather_captions(home, tmp_path / "cache")).captions
+
+
+def test_no_data_set_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no data set"):
+        drain(gather_captions(tmp_path / "none", tmp_path / "cache"))
+    assert main(["train", "vae-pocket", "--data", str(tmp_path / "none"), "--run", str(tmp_path / "run"), "-q"]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bpe-pocket", "vae-pocket", "clip-pocket", "clip-rn-pocket", "unet-pocket"])
+def test_a_recipe_runs_on_it(folder: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    needed = {"unet-pocket": ("vae-pocket", "clip-pocket")}.get(name, ())
+    if not all((POCKET / f"{part}.safetensors").is_file() for part in needed):
+        pytest.skip("the parts that it builds on are not trained")
+    run = tmp_path / name
+    quick = ["--set", "steps=2", "--set", "batch=2", "--set", "every.log=1"] if name != "bpe-pocket" else []
+    assert main(["train", name, "--data", str(folder), "--run", str(run), "-q", *quick]) == 0, capsys.readouterr().err
+    if name == "bpe-pocket":
+        assert (run / "bpe-pocket.json").is_file()
+        return
+    file = run / f"{name}.safetensors"
+    assert read_header(file)["provenance"]["step"] == 2
+    load_part(file)
+    more = ["--resume", "--set", "steps=3", *quick[2:]]
+    assert main(["train", name, "--data", str(folder), "--run", str(run), "-q", *more]) == 0, capsys.readouterr().err
+    losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
+    assert [row["step"] for row in losses] == [1, 2, 3] and all(np.isfinite(row["loss"]) for row in losses)
