@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mindseye.cli.main import COMMANDS
-from mindseye.zoo import DEFAULT, find
+from mindseye.zoo import DEFAULT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,10 +20,6 @@ COMMAND_LINES = [
     if line.startswith("mindseye ")
 ]
 GENERATE = [line for line in COMMAND_LINES if line[1] not in COMMANDS or line[1] == "generate"]
-
-pytestmark = pytest.mark.skipif(
-    not all(source.path.is_file() for source in find(DEFAULT).parts.values()), reason="the default card is not trained"
-)
 
 
 def run(line: list[str], capsys: pytest.CaptureFixture[str], *more: str) -> str:

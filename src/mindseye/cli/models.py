@@ -24,6 +24,7 @@ def models(json: Annotated[bool, typer.Option("--json", help="One JSON object a 
                     "licence": card.licence,
                     "paper": card.paper,
                     "training": card.training,
+                    "parts": zoo.trained(card),
                     "ready": _ready(card),
                 }
             )
@@ -35,7 +36,7 @@ def models(json: Annotated[bool, typer.Option("--json", help="One JSON object a 
         steps, ready = str(card.defaults.get("steps", "")), "yes" if _ready(card) else "no weights"
         rows.append((name, size, steps, ready, card.licence, card.paper))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row, training in zip(rows, ["", *(card.training for card in zoo.ZOO)], strict=True):
+    for row, training in zip(rows, ["", *(_training(card) for card in zoo.ZOO)], strict=True):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if training:
             print(f"    {training}")
@@ -44,3 +45,15 @@ def models(json: Annotated[bool, typer.Option("--json", help="One JSON object a 
 def _ready(card: "Card") -> bool:
     """Whether every file of the card is there."""
     return all(source.path.is_file() for source in card.parts.values())
+
+
+def _training(card: "Card") -> str:
+    """What it was trained on, and for how long."""
+    from mindseye import zoo
+
+    parts = [
+        f"{name} {made['hours']:.1f} h, {made['step']:,} steps"
+        for name, made in zoo.trained(card).items()
+        if "hours" in made
+    ]
+    return card.training + (f" ({'; '.join(parts)})" if parts else "")

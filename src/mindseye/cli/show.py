@@ -39,7 +39,9 @@ def show(
 def _put(values: dict[str, Any]) -> None:
     """Names and values, one a line; what is empty is left out, nested values are spread, control codes are shown."""
     for name, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and "sha256" in value:
+            _put({name: value.get("path") or f"sha256 {value['sha256']}"})
+        elif isinstance(value, dict):
             _put(value)
         elif value not in (None, "", []):
             text = "x".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,7 +1,5 @@
 """Feeds: which examples a step sees, as a function of the step alone."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -10,7 +8,7 @@ from torch import Tensor
 
 from mindseye.objective import Batch
 
-__all__ = ["ArrayFeed", "PictureFeed", "order", "to_pixels"]
+__all__ = ["PictureFeed", "order", "to_pixels"]
 
 
 def order(step: int, size: int, count: int, seed: int = 0) -> NDArray[np.int64]:
@@ -53,18 +51,3 @@ class PictureFeed:
         """``{"pixels": B 3 H W}``."""
         rows = np.sort(order(step, size, len(self.pictures), self.seed))
         return {"pixels": to_pixels(self.pictures[rows])}
-
-
-class ArrayFeed:
-    """Arrays with a common first axis, cast to float where they are half precision."""
-
-    def __init__(self, arrays: Mapping[str, NDArray[np.generic]], seed: int = 0) -> None:
-        self.arrays = arrays
-        self.seed = seed
-        self.count = len(next(iter(arrays.values())))
-
-    def batch(self, step: int, size: int) -> Batch:
-        """One tensor an array, ``B ...``."""
-        rows = order(step, size, self.count, self.seed)
-        batch = {key: torch.from_numpy(np.array(array[rows])) for key, array in self.arrays.items()}
-        return {key: value.float() if value.dtype == torch.float16 else value for key, value in batch.items()}

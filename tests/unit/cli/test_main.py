@@ -70,6 +70,14 @@ def test_show_tells_how_a_picture_was_made(painter, tmp_path, capsys, monkeypatc
     assert json.loads(capsys.readouterr().out)["request"]["seed"] == 4
 
 
+def test_show_names_the_pictures_a_picture_was_made_from(painter, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("start.png")
+    assert main(["a hill", "--image", "start.png", "-o", "hill.png", "-m", "painter"]) == 0
+    assert main(["show", "hill.png"]) == 0
+    assert any(line.split() == ["image:", "start.png"] for line in capsys.readouterr().out.splitlines())
+
+
 def test_show_reads_plain_text_and_keeps_it_from_steering_the_terminal(tmp_path, capsys):
     text = "a \x1b[2Jdog\nSteps: 6, CFG scale: 3.5, Seed: 99"
     save_png(Image.new("RGB", (4, 4)), tmp_path / "a.png", {"parameters": text})

@@ -17,7 +17,7 @@ from torch import nn
 
 from mindseye.errors import DataError, OptionError, UnknownName
 from mindseye.objective import Batch, Loss, Objective
-from mindseye.training.feeds import ArrayFeed, order
+from mindseye.training.feeds import order
 from mindseye.training.muon import Muon, orthogonal
 from mindseye.training.recipe import Every, Optimizer, Recipe, Workshop, override
 from mindseye.training.trainer import learning_rate, train
@@ -48,11 +48,18 @@ class Nothing:
     """A config without fields."""
 
 
+class Points:
+    """Sixty-four points, a batch a step."""
+
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(3))
+
+    def batch(self, step: int, size: int) -> Batch:
+        return {"x": self.x[torch.from_numpy(order(step, size, len(self.x)))]}
+
+
 def feed(workshop: Workshop):
-    if False:
-        yield
-    generator = torch.Generator().manual_seed(3)
-    return ArrayFeed({"x": torch.randn(64, 4, generator=generator).numpy()})
+    yield from ()
+    return Points()
 
 
 def recipe(steps: int = 30, kind: str = "muon") -> Recipe:
