@@ -214,7 +214,8 @@ def _check(request: Request) -> None:
     for name, value, low, high in ranges:
         # `not (a <= b)` rather than `a > b`: NaN must fail, too.
         if not low <= value or (high is not None and not value <= high):  # type: ignore[operator]
-            raise OptionError(f"{name} {value} is out of range: {low} to {high if high is not None else 'as you like'}")
+            possible = f"{low} or more" if high is None else f"{low} to {high}"
+            raise OptionError(f"{name} {value} is out of range: {possible}")
     if request.mask is not None and request.image is None:
         raise OptionError("a mask says what to repaint of a picture, but no picture was given", hint="add --image")
 

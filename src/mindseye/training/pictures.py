@@ -9,7 +9,7 @@ import numpy as np
 
 from mindseye.data.glyphs import Corpus
 from mindseye.data.rendered import Rendered, gather_captions, render_examples
-from mindseye.request import Steps
+from mindseye.request import Steps, drain
 from mindseye.training.recipe import Workshop
 
 __all__ = ["PICTURES", "held_out", "training_pictures"]
@@ -30,12 +30,7 @@ def training_pictures(workshop: Workshop) -> Steps[Rendered]:
 def held_out(workshop: Workshop, splits: tuple[str, ...] = ("concepts", "pairs", "relations")) -> Rendered:
     """What is never trained on: the named splits of the corpus, or every twentieth picture of a user's own."""
     if workshop.data is not None:
-        gathering = gather_captions(workshop.data, workshop.cache)
-        try:
-            while True:
-                next(gathering)
-        except StopIteration as stop:
-            return stop.value.rows(slice(None, None, KEPT), "kept")
+        return drain(gather_captions(workshop.data, workshop.cache)).rows(slice(None, None, KEPT), "kept")
     corpus = Corpus.open(workshop.corpus)
     examples = [example for split in splits for example in corpus.held_out(split)]  # pyright: ignore[reportArgumentType]
     pictures = np.stack([example.array() for example in examples])
