@@ -76,6 +76,8 @@ class LatentDiffusion(Objective):
         null_vector: Vector of the empty caption, ``1 V``.
         drop: Share of pictures whose caption is replaced by the empty one, so that guidance has something to leave.
         levels: How noise levels are drawn.
+        level_mean: Of the normal number behind "logit-normal"; above 0 there is more noise.
+        level_spread: Its standard deviation.
         weighting: How they count.
         name: Of the part that the network becomes.
     """
@@ -93,6 +95,8 @@ class LatentDiffusion(Objective):
         null_vector: Float[Tensor, "1 V"] | None = None,
         drop: float = 0.1,
         levels: Levels = "logit-normal",
+        level_mean: float = 0.0,
+        level_spread: float = 1.0,
         weighting: Weighting = "uniform",
         name: str = "unet",
     ) -> None:
@@ -104,6 +108,8 @@ class LatentDiffusion(Objective):
         self.register_buffer("null_vector", null_vector, persistent=False)
         self.drop = drop
         self.levels: Levels = levels
+        self.level_mean = level_mean
+        self.level_spread = level_spread
         self.weighting: Weighting = weighting
         self.name = name
 
@@ -119,7 +125,9 @@ class LatentDiffusion(Objective):
         """Weighted mean square of the error of the network's answer."""
         x0 = batch["latents"]
         count = len(x0)
-        sigma = draw_levels(self.levels, self.schedule, count, self.generator)
+        sigma = draw_levels(
+            self.levels, self.schedule, count, self.generator, mean=self.level_mean, spread=self.level_spread
+        )
         noise = torch.randn(x0.shape, generator=self.generator).to(x0)
         dropped = (torch.rand(count, generator=self.generator) < self.drop).to(x0.device)
         cond = Conditioning(tokens=batch.get("tokens"), vector=batch.get("vector"))

@@ -35,6 +35,10 @@ __all__ = ["PROMPTS", "unet_pocket"]
 
 LENGTH = 32
 """Tokens that the U-Net reads: the corpus' longest caption has 30."""
+LEVEL_MEAN = 0.9
+LEVEL_SPREAD = 1.2
+"""More noise than the middle: over 8x8 latents the caption hardly matters below time 0.65 (a wrong caption raises the
+loss by 0.03 there, and by 0.45 at 0.85, 1.1 at 0.97), and evenly centred levels train there one time in twelve."""
 PROMPTS = (
     "a red apple",
     "a blue heart",
@@ -135,6 +139,8 @@ def _objective(workshop: Workshop) -> LatentDiffusion:
         null_tokens=tokens,
         null_vector=vector,
         levels="logit-normal",
+        level_mean=LEVEL_MEAN,
+        level_spread=LEVEL_SPREAD,
         name="unet-pocket",
     )
 
