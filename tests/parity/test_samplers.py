@@ -15,7 +15,7 @@ from mindseye.diffusion.schedule import RectifiedFlow, scaled_linear, spacing
 from mindseye.noise import Noise
 
 diffusers = pytest.importorskip("diffusers")
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")]
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")]
 
 SD = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SHAPE = (2, 4, 5, 3)
@@ -48,7 +48,14 @@ def theirs(
     def scripted(shape, **_) -> Tensor:
         return next(queue)
 
-    for module in ("ddim", "ddpm", "dpmsolver_multistep", "euler_ancestral_discrete", "lcm"):
+    for module in (
+        "ddim",
+        "ddpm",
+        "dpmsolver_multistep",
+        "euler_ancestral_discrete",
+        "k_dpm_2_ancestral_discrete",
+        "lcm",
+    ):
         monkeypatch.setattr(f"diffusers.schedulers.scheduling_{module}.randn_tensor", scripted)
     scheduler.set_timesteps(steps)
     x = start * getattr(scheduler, "init_noise_sigma", 1.0)
@@ -136,6 +143,27 @@ def test_euler_family(name: str, theirs_name: str, stochastic: bool, monkeypatch
     sigmas = spacing("linspace", scaled_linear(), 10)
     got = ours(name, sigmas, start * sigmas[0], rest if stochastic else [])
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs_name", "stochastic"),
+    [
+        ("lms", "LMSDiscreteScheduler", False),
+        ("dpm2", "KDPM2DiscreteScheduler", False),
+        ("dpm2-ancestral", "KDPM2AncestralDiscreteScheduler", True),
+    ],
+)
+def test_the_rest_of_k_diffusion(
+    name: str, theirs_name: str, stochastic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "lms":
+        pytest.importorskip("scipy")
+    scheduler = getattr(diffusers, theirs_name)(**SD, timestep_spacing="linspace")
+    start, *rest = drawn(25)
+    _, expected = theirs(scheduler, 10, start, rest, monkeypatch)
+    used = rest if stochastic else []
+    got = ours(name, spacing("linspace", scaled_linear(), 10), start * scheduler.init_noise_sigma.double(), used)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=5e-5)
 
 
 def test_euler_with_karras_spacing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -51,12 +52,18 @@ def ancestral(denoise: Denoiser, x: X, sigmas: Knots, noise: Noise, *, eta: floa
     total = len(sigmas) - 1
     for step, (sigma, after) in enumerate(pairwise(sigmas.tolist()), start=1):
         x0 = _ask(denoise, x, sigma)
-        fresh = min(after, eta * after * math.sqrt(max(sigma**2 - after**2, 0.0)) / sigma)
-        x = x0 + math.sqrt(after**2 - fresh**2) / sigma * (x - x0)
+        kept, fresh = _split(sigma, after, eta)
+        x = x0 + kept / sigma * (x - x0)
         if fresh > 0:
             x = x + fresh * noise.normal_like(x)
         yield Estimate(step, total, x0)
     return x
+
+
+def _split(sigma: float, after: float, eta: float) -> tuple[float, float]:
+    """How much of the noise at ``after`` is the old one's, and how much is drawn afresh; their squares add up."""
+    fresh = min(after, eta * after * math.sqrt(max(sigma**2 - after**2, 0.0)) / sigma)
+    return math.sqrt(after**2 - fresh**2), fresh
 
 
 def ddpm(denoise: Denoiser, x: X, sigmas: Knots, noise: Noise) -> Estimates:
@@ -92,6 +99,61 @@ def heun(denoise: Denoiser, x: X, sigmas: Knots, noise: Noise) -> Estimates:
         x = there
         yield Estimate(step, total, x0)
     return x
+
+
+def dpm2(denoise: Denoiser, x: X, sigmas: Knots, noise: Noise) -> Estimates:
+    """The midpoint method, midway in log sigma (DPM-Solver-2, Lu et al. 2022, arXiv:2206.00927; after k-diffusion)."""
+    return dpm2_ancestral(denoise, x, sigmas, noise, eta=0.0)
+
+
+def dpm2_ancestral(denoise: Denoiser, x: X, sigmas: Knots, noise: Noise, *, eta: float = 1.0) -> Estimates:
+    """The midpoint method to a lower level, then noise back up (k-diffusion). Two evaluations a step but the last."""
+    total = len(sigmas) - 1
+    for step, (sigma, after) in enumerate(pairwise(sigmas.tolist()), start=1):
+        x0 = _ask(denoise, x, sigma)
+        kept, fresh = _split(sigma, after, eta)
+        slope = (x - x0) / sigma
+        if 0 < kept and sigma < _PURE:
+            between = math.sqrt(sigma * kept)
+            midway = x0 + between * slope
+            middle = (midway - _ask(denoise, midway, between)) / between
+            x = x0 + kept * slope + (kept - sigma) * (middle - slope)
+        else:
+            x = x0 + kept * slope
+        if fresh > 0:
+            x = x + fresh * noise.normal_like(x)
+        yield Estimate(step, total, x0)
+    return x
+
+
+def lms(denoise: Denoiser, x: X, sigmas: Knots, noise: Noise) -> Estimates:
+    """Linear multistep of order up to 4 in sigma, weights exact for uneven steps (k-diffusion, Crowson 2022)."""
+    knots = sigmas.tolist()
+    total = len(knots) - 1
+    history: list[tuple[float, Tensor]] = []
+    for step, (sigma, after) in enumerate(pairwise(knots), start=1):
+        x0 = _ask(denoise, x, sigma)
+        slope = (x - x0) / sigma
+        if sigma < _PURE:
+            history = [*history[-3:], (sigma, slope)]
+            weights = _lagrange([each for each, _ in history], sigma, after)
+            ahead = sum(w * d for w, (_, d) in zip(weights, history, strict=True))
+            x = x + ahead
+        else:
+            x = x0 + after * slope
+        yield Estimate(step, total, x0)
+    return x
+
+
+def _lagrange(places: list[float], low: float, high: float) -> list[float]:
+    """Integrals from ``low`` to ``high`` of the polynomials that are 1 at one place and 0 at the others."""
+    weights = []
+    for index, place in enumerate(places):
+        others = [other for at, other in enumerate(places) if at != index]
+        basis = np.poly1d(others, r=True) / math.prod(place - other for other in others)
+        whole = basis.integ()
+        weights.append(float(whole(high) - whole(low)))
+    return weights
 
 
 def plms(denoise: Denoiser, x: X, sigmas: Knots, noise: Noise) -> Estimates:
@@ -152,6 +214,48 @@ def dpmpp_2m_sde(denoise: Denoiser, x: X, sigmas: Knots, noise: Noise, *, eta: f
         if eta > 0 and after > 0:
             x = x + after * math.sqrt(-math.expm1(-2 * eta * width)) * noise.normal_like(x)
         old, old_width = x0, width
+        yield Estimate(step, total, x0)
+    return x
+
+
+def dpmpp_2s_ancestral(denoise: Denoiser, x: X, sigmas: Knots, noise: Noise, *, eta: float = 1.0) -> Estimates:
+    """DPM-Solver++(2S) to a lower level, then noise back up (k-diffusion). Two evaluations a step but the last."""
+    total = len(sigmas) - 1
+    for step, (sigma, after) in enumerate(pairwise(sigmas.tolist()), start=1):
+        x0 = _ask(denoise, x, sigma)
+        kept, fresh = _split(sigma, after, eta)
+        ahead = x0
+        if kept > 0:
+            between = math.sqrt(sigma * kept)
+            midway = x0 + between / sigma * (x - x0)
+            ahead = _ask(denoise, midway, between)
+        x = ahead + kept / sigma * (x - ahead)
+        if fresh > 0:
+            x = x + fresh * noise.normal_like(x)
+        yield Estimate(step, total, x0)
+    return x
+
+
+def dpmpp_sde(denoise: Denoiser, x: X, sigmas: Knots, noise: Noise, *, eta: float = 1.0) -> Estimates:
+    """SDE-DPM-Solver++(2S): like `dpmpp_2s_ancestral`, with noise on the way to the midpoint, too (k-diffusion).
+
+    Independent noise for the halves of a step, where k-diffusion draws both from one Brownian path.
+    """
+    total = len(sigmas) - 1
+    for step, (sigma, after) in enumerate(pairwise(sigmas.tolist()), start=1):
+        x0 = _ask(denoise, x, sigma)
+        ahead = x0
+        if after > 0:
+            between = math.sqrt(sigma * after)
+            kept, fresh = _split(sigma, between, eta)
+            midway = x0 + kept / sigma * (x - x0)
+            if fresh > 0:
+                midway = midway + fresh * noise.normal_like(x)
+            ahead = _ask(denoise, midway, between)
+        kept, fresh = _split(sigma, after, eta)
+        x = ahead + kept / sigma * (x - ahead)
+        if fresh > 0:
+            x = x + fresh * noise.normal_like(x)
         yield Estimate(step, total, x0)
     return x
 
@@ -220,13 +324,18 @@ SAMPLERS: Mapping[str, Callable[..., Estimates]] = {
     "euler": euler,
     "euler-ancestral": euler_ancestral,
     "heun": heun,
+    "lms": lms,
+    "dpm2": dpm2,
+    "dpm2-ancestral": dpm2_ancestral,
     "dpm++-2m": dpmpp_2m,
     "dpm++-2m-sde": dpmpp_2m_sde,
+    "dpm++-2s-ancestral": dpmpp_2s_ancestral,
+    "dpm++-sde": dpmpp_sde,
     "unipc": unipc,
     "lcm": lcm,
 }
 
-_WITH_ETA = ("ddim", "euler-ancestral", "dpm++-2m-sde")
+_WITH_ETA = ("ddim", "euler-ancestral", "dpm2-ancestral", "dpm++-2m-sde", "dpm++-2s-ancestral", "dpm++-sde")
 
 
 def choose(name: str, eta: float | None = None) -> Sampler:

@@ -45,7 +45,10 @@ def curved(high, low, steps):
 
 @pytest.mark.parametrize(
     ("name", "order"),
-    [("euler", 1), ("ddim", 1), ("heun", 2), ("dpm++-2m", 2), ("unipc", 2), ("plms", 2)],
+    [
+        *(("euler", 1), ("ddim", 1), ("heun", 2), ("dpm2", 2), ("lms", 2)),
+        *(("dpm++-2m", 2), ("unipc", 2), ("plms", 2)),
+    ],
 )
 def test_order_of_convergence(name, order):
     x = torch.tensor([[3.0, -8.0, 10.0]], dtype=torch.float64)
@@ -71,7 +74,9 @@ def test_plms_is_of_higher_order_where_sigma_falls_evenly():
     assert all(math.log2(a / b) > 2.75 for a, b in zip(errors, errors[1:], strict=False)), errors
 
 
-@pytest.mark.parametrize("name", ["ddpm", "euler-ancestral", "dpm++-2m-sde"])
+@pytest.mark.parametrize(
+    "name", ["ddpm", "euler-ancestral", "dpm++-2m-sde", "dpm2-ancestral", "dpm++-2s-ancestral", "dpm++-sde"]
+)
 def test_stochastic_samplers_reach_the_distribution(name):
     noise = Noise([3])
     x = 40 * noise.normal(20_000).double()
@@ -83,7 +88,7 @@ def test_stochastic_samplers_reach_the_distribution(name):
     assert abs(float(torch.corrcoef(torch.stack([got[0], x[0]]))[0, 1])) < 0.05
 
 
-@pytest.mark.parametrize("name", ["euler", "heun", "dpm++-2m", "unipc", "plms"])
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm2", "lms", "dpm++-2m", "unipc", "plms"])
 def test_the_default_twenty_five_steps_are_close(name):
     schedule = RectifiedFlow()
     x = Noise([1]).normal(2000).double() / schedule.signal(spacing("trailing", schedule, 25)[0])
@@ -105,7 +110,20 @@ def test_no_steps_change_nothing(name):
     assert torch.equal(finish(SAMPLERS[name](Posterior(), x, torch.tensor([0.0], dtype=torch.float64), Noise([0]))), x)
 
 
-@pytest.mark.parametrize(("name", "calls"), [("euler", 6), ("heun", 11), ("plms", 7), ("dpm++-2m", 6), ("unipc", 6)])
+def test_two_stage_solvers_without_their_noise_are_of_second_order():
+    x = torch.tensor([[3.0, -8.0, 10.0]], dtype=torch.float64)
+    for name in ("dpm++-2s-ancestral", "dpm++-sde", "dpm2-ancestral"):
+        errors = []
+        for steps in (80, 160, 320):
+            got = finish(choose(name, eta=0.0)(Posterior(), x, curved(10.0, 0.1, steps), Noise([0])))
+            errors.append(float((got - flowed(x, 10.0, 0.1)).abs().max()))
+        assert min(math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)) > 1.8, (name, errors)
+
+
+@pytest.mark.parametrize(
+    ("name", "calls"),
+    [("euler", 6), ("heun", 11), ("dpm2", 11), ("lms", 6), ("plms", 7), ("dpm++-2m", 6), ("unipc", 6)],
+)
 def test_evaluations(name, calls):
     denoise = Posterior()
     sigmas = spacing("trailing", scaled_linear(), 6)
@@ -153,7 +171,7 @@ def test_seed_n_alone_is_seed_n_in_a_batch(name):
     torch.testing.assert_close(run([5])[0], run([4, 5, 6])[1], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["euler", "ddim", "heun", "plms", "dpm++-2m", "unipc"])
+@pytest.mark.parametrize("name", ["euler", "ddim", "heun", "plms", "lms", "dpm2", "dpm++-2m", "unipc"])
 def test_deterministic_samplers_draw_nothing(name):
     noise = Noise([0])
     finish(SAMPLERS[name](Posterior(), torch.ones(1, 3), curved(10.0, 0.1, 3), noise))
@@ -207,7 +225,7 @@ def test_eta():
     with pytest.raises(OptionError, match="has no eta"):
         choose("heun", 0.5)
     with pytest.raises(UnknownName) as caught:
-        choose("dpm2m")
+        choose("dpm++2m")
     assert caught.value.nearest == "dpm++-2m"
 
 
