@@ -32,6 +32,14 @@ hypothesis.settings.load_profile("mindseye")
 MATERIAL = Path(__file__).parents[2] / "shared" / "material"
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch):
+    """No test sees what the user of this machine has."""
+    folder = tmp_path_factory.getbasetemp() / "home"
+    monkeypatch.setenv("MINDSEYE_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def material():
     """Folder of real third-party files, which are not part of the project."""

@@ -54,18 +54,21 @@ def open_image(source: Path | str | bytes, *, most_pixels: int = MOST_PIXELS) ->
 
 
 @contextlib.contextmanager
-def opened(source: Path | str | bytes, *, most_pixels: int = MOST_PIXELS):  # noqa: ANN201 (an iterator of Image.Image)
+def opened(  # noqa: ANN201 (an iterator of Image.Image)
+    source: Path | str | bytes, *, most_pixels: int = MOST_PIXELS, formats: tuple[str, ...] = FORMATS
+):
     """A picture whose header is read and whose pixels are not yet decoded. Raises ImageError as `open_image` does."""
     name = _named(source)
     with contextlib.ExitStack() as stack:
         with warnings.catch_warnings():
-            # PIL warns of bombs at a limit of its own; ours is below it and an error.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # PIL warns of bombs at a limit of its own (ours is below it and an error) and of damaged EXIF, which is
+            # none to us; neither is for the user to read.
+            warnings.simplefilter("ignore")
             try:
                 stream = (
                     io.BytesIO(source) if isinstance(source, bytes) else stack.enter_context(Path(source).open("rb"))
                 )
-                image = stack.enter_context(Image.open(stream, formats=FORMATS))
+                image = stack.enter_context(Image.open(stream, formats=formats))
             except FileNotFoundError:
                 raise ImageError(f"there is no file {name}") from None
             except UnidentifiedImageError:
@@ -116,6 +119,28 @@ def save_png(image: Image.Image, path: Path, texts: dict[str, str] | None = None
     for key, text in (texts or {}).items():
         chunks.add_text(key, text)
     return write_whole(path, lambda stream: image.save(stream, format="PNG", pnginfo=chunks), replace=replace)
+
+
+def save_lossy(image: Image.Image, path: Path, exif: bytes = b"", *, quality: int = 95, replace: bool = True) -> bool:
+    """Write a JPEG or WebP, as the path's ending says, whole or not at all; see `save_png`.
+
+    Args:
+        image: The picture, RGB.
+        path: Where to: `.jpg`, `.jpeg` or `.webp`.
+        exif: As `mindseye.metadata.exif` makes it.
+        quality: 1 to 100.
+        replace: Whether a file that is there already is replaced.
+
+    Raises:
+        OutputError: Another ending; the folder is missing, may not be written to, or the disk is full.
+    """
+    kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(path.suffix.lower())
+    if kind is None:
+        raise OutputError(f"cannot write {path}: only .jpg, .jpeg and .webp are lossy", hint="-o picture.jpg")
+    more = {"subsampling": 0} if kind == "JPEG" else {}
+    return write_whole(
+        path, lambda stream: image.save(stream, format=kind, quality=quality, exif=exif, **more), replace=replace
+    )
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object], *, replace: bool = True) -> bool:

@@ -84,6 +84,7 @@ class Result:
         seconds: From the first token to the last pixel, loading excluded.
         notices: What was not done to the letter, one sentence each: a size rounded, a prompt cut.
         weights: sha256 of each part, by part name.
+        usual: The system's own value of every option: what a short account need not say.
     """
 
     images: "tuple[Image, ...]"
@@ -92,6 +93,7 @@ class Result:
     seconds: float
     notices: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
+    usual: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 def drain(steps: Steps[T], on_progress: Callable[[Progress], object] | None = None) -> T:

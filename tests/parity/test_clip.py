@@ -1,13 +1,15 @@
 """CLIP against OpenAI's own `clip/model.py` and against transformers, tiny random twins with the same weights."""
 
 import importlib.util
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from mindseye.checkpoints.layout import convert
+from mindseye.checkpoints.layouts.openai_clip import clip_rules as openai_rules
+from mindseye.checkpoints.layouts.transformers import clip_rules as transformers_rules
 from mindseye.networks.clip import CLIP, OPENAI_MEAN, OPENAI_STD, Config, ResNet, Text, ViT
 
 pytestmark = pytest.mark.parity
@@ -19,100 +21,6 @@ VIT = Config(
 )
 RESNET = replace(VIT, image=ResNet(size=64, width=8, layers=(2, 1, 2, 1), heads=4))  # width x 32 / 64 heads
 IDS = torch.tensor([[98, 5, 6, 7, 99, *[0] * 15], [98, *range(1, 19), 99], [98, 99, *[99] * 18]])
-
-# A rule: their key, our key, and what is done to theirs: "same", "transpose", or "fuse" of several.
-Rule = tuple[str | tuple[str, ...], str, str]
-
-
-def with_ends(theirs: str, ours: str, ends: tuple[str, ...] = ("weight", "bias")) -> Iterator[Rule]:
-    yield from ((f"{theirs}.{end}", f"{ours}.{end}", "same") for end in ends)
-
-
-def openai_rules(config: Config) -> Iterator[Rule]:
-    """OpenAI's and OpenCLIP's names."""
-
-    def stack(theirs: str, ours: str, layers: int) -> Iterator[Rule]:
-        for i in range(layers):
-            block, our = f"{theirs}.resblocks.{i}", f"{ours}.blocks.{i}"
-            yield f"{block}.attn.in_proj_weight", f"{our}.qkv.weight", "same"
-            yield f"{block}.attn.in_proj_bias", f"{our}.qkv.bias", "same"
-            names = {"attn.out_proj": "out", "ln_1": "attention_norm", "ln_2": "mlp_norm"}
-            for name, mine in {**names, "mlp.c_fc": "up", "mlp.c_proj": "down"}.items():
-                yield from with_ends(f"{block}.{name}", f"{our}.{mine}")
-
-    def conv_norm(conv: str, norm: str, ours: str) -> Iterator[Rule]:
-        yield from with_ends(conv, f"{ours}.conv", ("weight",))
-        ends = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-        yield from with_ends(norm, f"{ours}.norm", ends)
-
-    yield "logit_scale", "logit_scale", "same"
-    yield "token_embedding.weight", "text_tower.embedding.weight", "same"
-    yield "positional_embedding", "text_tower.positions", "same"
-    yield from stack("transformer", "text_tower.stack", config.text.layers)
-    yield from with_ends("ln_final", "text_tower.final_norm")
-    yield "text_projection", "text_tower.projection", "same"
-    if isinstance(config.image, ViT):
-        yield "visual.conv1.weight", "image_tower.patches.weight", "same"
-        yield "visual.class_embedding", "image_tower.summary", "same"
-        yield "visual.positional_embedding", "image_tower.positions", "same"
-        yield from with_ends("visual.ln_pre", "image_tower.first_norm")
-        yield from stack("visual.transformer", "image_tower.stack", config.image.layers)
-        yield from with_ends("visual.ln_post", "image_tower.final_norm")
-        yield "visual.proj", "image_tower.projection", "same"
-    elif isinstance(config.image, ResNet):
-        for i in range(3):
-            yield from conv_norm(f"visual.conv{i + 1}", f"visual.bn{i + 1}", f"image_tower.stem.{i}")
-        count = 0
-        for stage, blocks in enumerate(config.image.layers, start=1):
-            for i in range(blocks):
-                block, ours = f"visual.layer{stage}.{i}", f"image_tower.blocks.{count}"
-                for n, name in enumerate(("reduce", "spatial", "expand"), start=1):
-                    yield from conv_norm(f"{block}.conv{n}", f"{block}.bn{n}", f"{ours}.{name}")
-                if i == 0:
-                    yield from conv_norm(f"{block}.downsample.0", f"{block}.downsample.1", f"{ours}.shortcut")
-                count += 1
-        yield "visual.attnpool.positional_embedding", "image_tower.pool.positions", "same"
-        for letter, name in {"q": "query", "k": "key", "v": "value", "c": "out"}.items():
-            yield from with_ends(f"visual.attnpool.{letter}_proj", f"image_tower.pool.{name}")
-
-
-def transformers_rules(config: Config) -> Iterator[Rule]:
-    """transformers' names; it has no residual towers."""
-
-    def stack(theirs: str, ours: str, layers: int) -> Iterator[Rule]:
-        for i in range(layers):
-            block, our = f"{theirs}.encoder.layers.{i}", f"{ours}.blocks.{i}"
-            for end in ("weight", "bias"):
-                yield tuple(f"{block}.self_attn.{x}_proj.{end}" for x in "qkv"), f"{our}.qkv.{end}", "fuse"
-            names = {"self_attn.out_proj": "out", "layer_norm1": "attention_norm", "layer_norm2": "mlp_norm"}
-            for name, mine in {**names, "mlp.fc1": "up", "mlp.fc2": "down"}.items():
-                yield from with_ends(f"{block}.{name}", f"{our}.{mine}")
-
-    assert isinstance(config.image, ViT)
-    text, image = "text_model", "vision_model"
-    yield "logit_scale", "logit_scale", "same"
-    yield f"{text}.embeddings.token_embedding.weight", "text_tower.embedding.weight", "same"
-    yield f"{text}.embeddings.position_embedding.weight", "text_tower.positions", "same"
-    yield from stack(text, "text_tower.stack", config.text.layers)
-    yield from with_ends(f"{text}.final_layer_norm", "text_tower.final_norm")
-    yield "text_projection.weight", "text_tower.projection", "transpose"
-    yield f"{image}.embeddings.patch_embedding.weight", "image_tower.patches.weight", "same"
-    yield f"{image}.embeddings.class_embedding", "image_tower.summary", "same"
-    yield f"{image}.embeddings.position_embedding.weight", "image_tower.positions", "same"
-    yield from with_ends(f"{image}.pre_layrnorm", "image_tower.first_norm")  # their spelling
-    yield from stack(image, "image_tower.stack", config.image.layers)
-    yield from with_ends(f"{image}.post_layernorm", "image_tower.final_norm")
-    yield "visual_projection.weight", "image_tower.projection", "transpose"
-
-
-def convert(theirs: dict[str, torch.Tensor], rules: Iterator[Rule]) -> dict[str, torch.Tensor]:
-    """Their weights under our names; every key of theirs is used once."""
-    left, ours = dict(theirs), {}
-    for keys, name, op in rules:
-        tensors = [left.pop(key) for key in ((keys,) if isinstance(keys, str) else keys)]
-        ours[name] = {"same": lambda t: t[0], "transpose": lambda t: t[0].T, "fuse": torch.cat}[op](tensors)
-    assert not left
-    return ours
 
 
 def randomise(module: torch.nn.Module) -> None:

@@ -1,82 +1,14 @@
 """The U-Net against diffusers' on tiny random weights, and every public key at full size."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
+from mindseye.checkpoints.layout import convert
+from mindseye.checkpoints.layouts.diffusers import unet_rules
 from mindseye.networks.unet import SD1, SD2, SDXL, Config, Transformers, UNet
 from mindseye.nn.embeddings import sinusoidal
 
 pytestmark = pytest.mark.parity
-
-RESIDUAL = (
-    ("norm1", "norm1"),
-    ("conv1", "conv1"),
-    ("time_emb_proj", "embedding"),
-    ("norm2", "norm2"),
-    ("conv2", "conv2"),
-)
-ATTENTION = (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "out"))
-BLOCK = (
-    ("norm1", "norm1"),
-    *((f"attn1.{theirs}", f"attention.{ours}") for theirs, ours in ATTENTION),
-    ("norm2", "norm2"),
-    *((f"attn2.{theirs}", f"cross.{ours}") for theirs, ours in ATTENTION),
-    ("norm3", "norm3"),
-    ("ff.net.0.proj", "feed_forward.proj"),
-    ("ff.net.2", "feed_forward.out"),
-)
-
-
-def stage(theirs: str, place: int, ours: str, depth: int, changes: bool) -> Iterator[tuple[str, str]]:
-    for name, own in RESIDUAL:
-        yield f"{theirs}.resnets.{place}.{name}", f"{ours}.residual.{own}"
-    if changes:
-        yield f"{theirs}.resnets.{place}.conv_shortcut", f"{ours}.residual.shortcut"
-    if depth:
-        for name in ("norm", "proj_in", "proj_out"):
-            yield f"{theirs}.attentions.{place}.{name}", f"{ours}.transformer.{name}"
-    for block in range(depth):
-        for name, own in BLOCK:
-            prefix = f"{theirs}.attentions.{place}.transformer_blocks.{block}"
-            yield f"{prefix}.{name}", f"{ours}.transformer.blocks.{block}.{own}"
-
-
-def rules(config: Config) -> Iterator[tuple[str, str]]:
-    """Prefixes of diffusers' keys and of ours."""
-    widths, depths = config.channels, config.transformers.depth
-    last = len(widths) - 1
-    for theirs, ours in (("linear_1", "0"), ("linear_2", "2")):
-        yield f"time_embedding.{theirs}", f"time.{ours}"
-        if config.vector is not None:
-            yield f"add_embedding.{theirs}", f"vector.{ours}"
-    yield from (("conv_in", "conv_in"), ("conv_norm_out", "norm_out"), ("conv_out", "conv_out"))
-    for level in range(last + 1):
-        before = widths[max(level - 1, 0)]
-        for place in range(config.blocks):
-            changes = place == 0 and before != widths[level]
-            yield from stage(f"down_blocks.{level}", place, f"down.{level}.stages.{place}", depths[level], changes)
-        if level < last:
-            yield f"down_blocks.{level}.downsamplers.0.conv", f"down.{level}.resample.conv"
-        for place in range(config.blocks + 1):  # the skip connection makes every one of them change its width
-            yield from stage(f"up_blocks.{last - level}", place, f"up.{level}.stages.{place}", depths[level], True)
-        if level > 0:
-            yield f"up_blocks.{last - level}.upsamplers.0.conv", f"up.{level}.resample.conv"
-    yield from stage("mid_block", 0, "middle.before", config.transformers.middle, False)
-    yield from stage("mid_block", 1, "middle.after", 0, False)
-
-
-def converted(state: dict[str, torch.Tensor], config: Config) -> dict[str, torch.Tensor]:
-    left = dict(state)
-    ours = {}
-    for theirs, name in rules(config):
-        found = [kind for kind in ("weight", "bias") if f"{theirs}.{kind}" in left]
-        assert found, theirs
-        for kind in found:
-            ours[f"{name}.{kind}"] = left.pop(f"{theirs}.{kind}")
-    assert not left, sorted(left)[:5]
-    return ours
 
 
 def theirs_for(config: Config, **more):
@@ -155,7 +87,7 @@ def test_equals_diffusers(name, size):
     for parameter in theirs.parameters():  # norms start at 1 and 0, which would hide a swap of them
         torch.nn.init.normal_(parameter, std=0.3) if parameter.ndim == 1 else None
     ours = UNet(config).eval()
-    ours.load_state_dict(converted(theirs.state_dict(), config), strict=True)
+    ours.load_state_dict(convert(theirs.state_dict(), unet_rules(config)), strict=True)
 
     x, tokens = torch.randn(3, config.in_channels, *size), torch.randn(3, 7, 12)
     timesteps = torch.tensor([1.0, 500.25, 999.0])
@@ -173,10 +105,11 @@ def test_equals_diffusers(name, size):
 def test_public_keys_are_all_mapped_at_full_size(config, more):
     with torch.device("meta"):
         theirs, ours = theirs_for(config, **more), UNet(config)
-    shapes = {key: value.shape for key, value in converted(theirs.state_dict(), config).items()}
+    shapes = {key: value.shape for key, value in convert(theirs.state_dict(), unet_rules(config)).items()}
     assert shapes == {key: value.shape for key, value in ours.state_dict().items()}
     # At ordinary sizes of numbers no output shows these, so they are compared themselves.
     modules, own = dict(theirs.named_modules()), dict(ours.named_modules())
-    norms = [(modules[name].eps, own[name2].eps) for name, name2 in rules(config) if hasattr(modules[name], "eps")]
+    pairs = {(rule.theirs.rpartition(".")[0], rule.ours.rpartition(".")[0]) for rule in unet_rules(config)}
+    norms = [(modules[name].eps, own[name2].eps) for name, name2 in pairs if hasattr(modules[name], "eps")]
     assert len(norms) > 50
     assert all(eps == eps2 for eps, eps2 in norms)

@@ -1,58 +1,13 @@
 """The autoencoder against diffusers' on tiny random weights, and the public size against the public count."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
+from mindseye.checkpoints.layout import convert
+from mindseye.checkpoints.layouts.diffusers import vae_rules
 from mindseye.networks.vae import KL_F8, AutoencoderKL, Config, Tower
 
 pytestmark = pytest.mark.parity
-
-
-def residual(theirs: str, ours: str, changes: bool) -> Iterator[tuple[str, str]]:
-    for part in ("norm1", "conv1", "norm2", "conv2"):
-        yield f"{theirs}.{part}", f"{ours}.{part}"
-    if changes:
-        yield f"{theirs}.conv_shortcut", f"{ours}.shortcut"
-
-
-def rules(config: Config) -> Iterator[tuple[str, str]]:
-    """Prefixes of diffusers' keys and of ours."""
-    for name, tower in (("encoder", config.encoder), ("decoder", config.decoder)):
-        for part in ("conv_in", "conv_out"):
-            yield f"{name}.{part}", f"{name}.{part}"
-        yield f"{name}.conv_norm_out", f"{name}.norm_out"
-        last = len(tower.channels) - 1
-        order = range(last + 1) if name == "encoder" else range(last, -1, -1)
-        direction, resample = ("down", "downsamplers") if name == "encoder" else ("up", "upsamplers")
-        width = tower.channels[order[0]]
-        for place, level in enumerate(order):
-            theirs, ours = f"{name}.{direction}_blocks.{place}", f"{name}.levels.{level}"
-            for block in range(tower.blocks[level]):
-                changes = block == 0 and width != tower.channels[level]
-                yield from residual(f"{theirs}.resnets.{block}", f"{ours}.blocks.{block}", changes)
-            width = tower.channels[level]
-            if place < last:
-                yield f"{theirs}.{resample}.0.conv", f"{ours}.{direction}.conv"
-        yield from residual(f"{name}.mid_block.resnets.0", f"{name}.middle.before", False)
-        yield from residual(f"{name}.mid_block.resnets.1", f"{name}.middle.after", False)
-        attention = f"{name}.mid_block.attentions.0"
-        yield f"{attention}.group_norm", f"{name}.middle.norm"
-        for theirs, ours in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "out")):
-            yield f"{attention}.{theirs}", f"{name}.middle.attention.{ours}"
-    yield "quant_conv", "quant_conv"
-    yield "post_quant_conv", "post_quant_conv"
-
-
-def converted(state: dict[str, torch.Tensor], config: Config) -> dict[str, torch.Tensor]:
-    left = dict(state)
-    ours = {}
-    for theirs, name in rules(config):
-        for kind in ("weight", "bias"):
-            ours[f"{name}.{kind}"] = left.pop(f"{theirs}.{kind}")
-    assert not left, sorted(left)[:5]
-    return ours
 
 
 def twins(config: Config):
@@ -71,7 +26,7 @@ def twins(config: Config):
         torch.nn.init.normal_(parameter, std=0.1) if parameter.ndim == 1 else None
     ours = AutoencoderKL(config).eval()
     fresh = {key: value for key, value in ours.state_dict().items() if key.startswith("latents_")}
-    ours.load_state_dict(converted(theirs.state_dict(), config) | fresh, strict=True)
+    ours.load_state_dict(convert(theirs.state_dict(), vae_rules(config)) | fresh, strict=True)
     return theirs, ours
 
 
@@ -115,5 +70,5 @@ def test_public_keys_are_all_mapped_at_full_size():
             latent_channels=4,
         )
         ours = AutoencoderKL(KL_F8)
-    shapes = {key: value.shape for key, value in converted(theirs.state_dict(), KL_F8).items()}
+    shapes = {key: value.shape for key, value in convert(theirs.state_dict(), vae_rules(KL_F8)).items()}
     assert shapes == {key: value.shape for key, value in ours.named_parameters()}

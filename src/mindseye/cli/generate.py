@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import sys
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mindseye.cli.spreading import spread, styled
 from mindseye.cli.terminal import pairs, put_json, say, watch
 from mindseye.errors import ImageError, OptionError, OutputError, SizeError
 from mindseye.request import (
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from mindseye.engine.engine import Engine
+    from mindseye.metadata import Drawer
 
 BATCH = 8
 """Pictures that are drawn together and then saved, so that a long order interrupted keeps what is done."""
@@ -50,6 +53,16 @@ def generate(
     image: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture to start from.")] = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="What of it to repaint: white.")] = None,
     strength: Annotated[float | None, typer.Option(help="How far to go from it, 0 to 1.")] = None,
+    style: Annotated[list[str] | None, typer.Option("--style", metavar="NAME", help="A style of styles.csv.")] = None,
+    styles: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where styles are. [default: yours]"),
+    ] = None,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Read {a|b} and __list__ in the prompts.")] = False,
+    every: Annotated[bool, typer.Option("--every", help="Draw all combinations of a dynamic prompt.")] = False,
+    wildcards: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the lists of a dynamic prompt are.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of the model's own options.")
     ] = None,
@@ -57,7 +70,10 @@ def generate(
         Path | None, typer.Option("-o", "--output", metavar="PATH", help="A .png file or a folder. [default: here]")
     ] = None,
     like: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw as this picture was drawn; other flags change it.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw as this picture was drawn, by whichever program, or as pasted text says (-)."
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. [default: the best]")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a picture on stdout.")] = False,
@@ -85,43 +101,49 @@ def generate(
     options: dict[str, Scalar] = dict(pairs(settings or []))
     row: int | None = None
     if like is not None:
-        request, row, weights = _as_drawn(like, changes, options)
+        request, row, weights = _as_drawn(like, changes, options, quiet=quiet)
     else:
         request, weights = Request(**{"prompt": "", **changes}, options=options), {}
-    _draw(request, _Files(output, request.prompt), row=row, weights=weights, device=device, json=json, quiet=quiet)
+    request = styled(request, style or [], styles)
+    files = _Files(output, request.prompt)
+    orders = spread(request, wildcards, every=every) if dynamic or every or wildcards else [request]
+    from mindseye import zoo
+
+    # Whatever can be wrong with the request is found before torch is woken.
+    card = zoo.find(request.model)
+    for order in orders:
+        resolve(order, card, seed=0)
+    files.check()
+    engine = watch(_wake(device), quiet=quiet or json)
+    for order in orders:
+        _draw(engine, order, files, row=row, weights=weights, json=json, quiet=quiet, alone=len(orders) == 1)
 
 
 def _draw(
+    engine: "Engine",
     request: Request,
     files: "_Files",
     *,
     row: int | None,
     weights: dict[str, str],
-    device: str | None,
     json: bool,
     quiet: bool,
+    alone: bool,
 ) -> None:
     """Draw and save in batches.
 
     Args:
+        engine: What draws.
         request: What to draw.
         files: Where to.
         row: Save only this picture of the one batch.
         weights: sha256 of the weights it was drawn with before; a difference is said.
-        device: What to draw on.
         json: Whether stdout speaks JSON.
         quiet: Whether to keep still.
+        alone: Whether no other order goes to the same place.
     """
-    from mindseye import zoo
-
-    # Whatever can be wrong with the request is found before torch is woken.
-    card = zoo.find(request.model)
-    resolve(request, card, seed=0)
-    files.check()
-
-    engine = watch(_wake(device), quiet=quiet or json)
     said: set[str] = set()
-    done, many = 0, request.count > 1 and row is None
+    done, many = 0, not alone or (request.count > 1 and row is None)
     while done < request.count:
         now = request.count if row is not None else min(BATCH, request.count - done)
         result = watch(engine.stream(replace(request, count=now)), quiet=quiet or json)
@@ -162,15 +184,21 @@ def parse_size(text: str) -> tuple[int, int]:
     raise SizeError(f"--size {text!r} is no size", hint="say WIDTHxHEIGHT, as in --size 128x128")
 
 
-def _as_drawn(like: Path, changes: dict[str, Any], options: dict[str, Scalar]) -> tuple[Request, int | None, Any]:
+def _as_drawn(
+    like: Path, changes: dict[str, Any], options: dict[str, Scalar], *, quiet: bool = False
+) -> tuple[Request, int | None, Any]:
     """The request a picture was drawn by, which of its pictures it was, and the weights it was drawn with.
 
     A picture of ours is drawn again in the batch it came from, because sums over another batch differ in the last
-    bits; once something is changed, only that one picture is drawn.
+    bits; once something is changed, only that one picture is drawn. What another program says is translated as far as
+    that goes, and what cannot be the same is said.
     """
-    from mindseye.metadata import read
+    from mindseye.metadata import LONGEST_TEXT, read, read_text, to_request
 
-    account, plain = read(like)
+    found = read_text(sys.stdin.read(LONGEST_TEXT)) if str(like) == "-" else read(like)
+    if found is None:
+        raise ImageError(f"{like} does not say how it was made", hint="only pictures that were saved with it do")
+    account = found.account
     if account is not None:
         named = {name: changes[name] for name in ("image", "mask") if name in changes}
 
@@ -187,21 +215,38 @@ def _as_drawn(like: Path, changes: dict[str, Any], options: dict[str, Scalar]) -
         seed = (request.seed or 0) + account.index
         merged = {**request.options, **options}
         return replace(request, **{"seed": seed, "count": 1, **rest}, options=merged), None, {}
-    if plain is None:
-        raise ImageError(f"{like} does not say how it was made", hint="only pictures with PNG text chunks do")
-    say(f"{like} was made by another program: its words, seed and steps are kept, the picture will differ")
-    return replace(_from_plain(plain.prompt, plain.negative, plain.fields), **changes, options=options), None, {}
+    if "prompt" in changes:
+        found = replace(found, fields={**found.fields, "prompt": changes["prompt"]})
+    request, notices = to_request(found, cards=_drawers(), model=changes.get("model"))
+    if not quiet:
+        say(f"{like} was made by another program, {found.tool}")
+        for notice in notices:
+            say(notice)
+    return replace(request, **changes, options={**request.options, **options}), None, {}
 
 
-def _from_plain(prompt: str, negative: str, fields: Any) -> Request:
-    """What another program's plain text says, as far as it is also ours. What cannot be read is left to the card."""
-    read: dict[str, Any] = {}
-    for key, name, kind in (("Steps", "steps", int), ("Seed", "seed", int), ("CFG scale", "guidance", float)):
-        try:
-            read[name] = kind(fields[key])
-        except (KeyError, ValueError):
-            continue
-    return Request(prompt=prompt, negative=negative, **read)
+def _drawers() -> "list[Drawer]":
+    """Every card as far as a translation must know it. This wakes torch, which has to draw in a moment anyway."""
+    from mindseye import zoo
+    from mindseye.checkpoints.library import Library
+    from mindseye.engine.engine import system_class
+    from mindseye.engine.options import knobs
+    from mindseye.metadata import Drawer
+
+    own = [zoo.find(entry.name) for entry in Library().entries("model") if not entry.problem and entry.path.exists()]
+    made = []
+    for card in (*zoo.ZOO, *own):
+        kind = system_class(card)
+        made.append(
+            Drawer(
+                name=card.name,
+                native=card.native,
+                samplers=tuple(getattr(kind, "samplers", ())) or None,
+                options=tuple(knob.name for knob in knobs(kind.Options)),
+                flow=card.facts.get("prediction") == "flow",
+            )
+        )
+    return made
 
 
 def _find_image(path: str, sha256: str, *, beside: Path) -> "Image":

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from mindseye.cli import data, evaluate, generate, models, show, train
+from mindseye.cli import convert, data, evaluate, generate, grid, models, morph, show, train
 from mindseye.cli.terminal import say
 from mindseye.errors import Interrupted, MindseyeError, UsageError
 
@@ -37,13 +37,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("generate")(generate.generate)
-app.command("models")(models.models)
+app.add_typer(models.app, name="models")
+app.command("grid")(grid.grid)
+app.command("morph")(morph.morph)
 app.command("show")(show.show)
+app.command("convert")(convert.convert)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 
-COMMANDS = ("generate", "models", "show", "train", "evaluate", "data")
+COMMANDS = ("generate", "grid", "morph", "show", "convert", "train", "evaluate", "models", "data")
 _STOPPED = "stopped; nothing half-made is left"
 _ROOT_FLAGS = ("-h", "--help", "--version", "--install-completion", "--show-completion")
 
@@ -72,9 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Without the program's name; those of the process when None.
     """
-    # Before torch is loaded: threads that wait busily starve each other on a machine that is busy already, and small
-    # networks are then drawn up to fifty times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before torch is loaded: threads that wait busily for long starve each other on a machine that is busy already, and
+    # threads that go to sleep at once wake up late; a short wait costs little on either.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(_with_default(given), prog_name="mindseye", standalone_mode=False) or 0

@@ -84,6 +84,10 @@ class Conditioning:
         """One row repeated ``batch`` times (without a copy)."""
         return self._with(self, lambda a, _: a.expand(batch, *a.shape[1:]))
 
+    def lerp(self, other: "Conditioning", amount: float) -> "Conditioning":
+        """Part of the way (0 to 1) to the other; masks stay this one's."""
+        return self._with(other, lambda a, b: a if a.dtype == torch.bool else torch.lerp(a, b, amount))
+
     def drop(self, dropped: Bool[Tensor, "B"], null: "Conditioning") -> "Conditioning":
         """``null`` (of one row) in the rows where ``dropped`` is true."""
         return self._with(null, lambda a, b: torch.where(dropped.view(-1, *[1] * (a.ndim - 1)), b, a))

@@ -5,25 +5,27 @@ A long run is a generator: closing it stops the run and frees what it held. Ever
 so a batch may be cut to whatever fits the memory without changing what is drawn.
 """
 
-import hashlib
 import importlib
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from mindseye import zoo
+from mindseye.checkpoints.library import Library
 from mindseye.engine import options
-from mindseye.errors import LimitError, MemoryShort, OptionError, UnknownName, WeightsError, WeightsMissing
+from mindseye.engine.adapting import Adapting
+from mindseye.engine.parts import Parts
+from mindseye.engine.policy import Policy, choose
+from mindseye.errors import LimitError, MemoryShort, OptionError, UnknownName, WeightsError
 from mindseye.noise import Noise
 from mindseye.pixels import to_images
 from mindseye.request import DEFAULT, Progress, Request, Result, Scalar, Steps, drain, resolve
-from mindseye.zoo import Card, Source
+from mindseye.zoo import Card, Foreign
 
 _CHUNK_PIXELS = {"cpu": 2**18, "cuda": 2**21}
 """Pixels of one batch, by kind of device: sixteen pictures of 128x128 on a processor."""
@@ -57,7 +59,8 @@ class Engine:
 
     Args:
         device: "cpu", "cuda", "cuda:1", "mps"; the best there is when None.
-        dtype: Of the networks; when None, float32 on a processor and bfloat16 on a graphics card that has it.
+        dtype: Of the networks; when None, bfloat16 on a graphics card that has it, float32 on a processor for small
+            networks, and whichever of the two is faster here for large ones.
         limits: What a request may ask for.
         cards: The cards it knows; all of the zoo's when None.
 
@@ -74,11 +77,15 @@ class Engine:
         cards: Iterable[Card] | None = None,
     ) -> None:
         self.device = _device(device or _best_device())
+        self._asked_dtype = dtype
         self.dtype = dtype or _best_dtype(self.device)
         self.limits = limits
         self._cards = {card.name: card for card in (zoo.ZOO if cards is None else cards)}
+        self._open = cards is None
         self._systems: dict[str, Any] = {}
-        self._parts: dict[Source, tuple[Any, str]] = {}
+        library = Library()
+        self.parts = Parts(self.device, self.dtype, lambda path: library.hashes(path).sha256)
+        self._adapting = Adapting(library)
 
     def add(self, card: Card, system: object) -> None:
         """Make a system built elsewhere known under a card's name; its parts are not looked at."""
@@ -86,9 +93,16 @@ class Engine:
         self._systems[card.name] = system
 
     def card(self, name: str) -> Card:
-        """The card of that name. Raises UnknownName with the nearest."""
+        """The card of that name: the zoo's, one the user has added, or a file, folder or hub id itself.
+
+        Raises:
+            UnknownName: No such card; with the nearest.
+            WeightsError: It is a file or folder, and no checkpoint that can be read.
+        """
         if name not in self._cards:
-            raise UnknownName("model", name, self._cards)
+            if not self._open:
+                raise UnknownName("model", name, self._cards)
+            self._cards[name] = zoo.find(name)
         return self._cards[name]
 
     def load(self, name: str = DEFAULT) -> Any:
@@ -101,14 +115,23 @@ class Engine:
         """
         card = self.card(name)
         if name not in self._systems:
-            parts = {part: self._part(source) for part, source in card.parts.items()}
+            policy = self._policy(card)
+            parts = {part: self.parts.get(source, policy) for part, source in card.parts.items()}
             self._systems[name] = system_class(card)(**parts, **card.facts)
         return self._systems[name]
 
+    def _policy(self, card: Card) -> Policy:
+        """What its networks are computed in: as the engine was told, or what this machine does fastest."""
+        files = {path for source in card.parts.values() if isinstance(source, Foreign) for path in source.files}
+        # Two bytes a weight: nothing on the hub is stored in less, so this is the most that there can be.
+        most = sum(path.stat().st_size for path in files if path.is_file()) // 2
+        return choose(self.device, parameters=most, dtype=self._asked_dtype)
+
     def unload(self) -> None:
         """Forget every part that was loaded from a file."""
+        self._adapting.release()
         self._systems = {name: system for name, system in self._systems.items() if not self._cards[name].parts}
-        self._parts.clear()
+        self.parts.clear()
         _free(self.device)
 
     def generate(self, request: Request, on_progress: Callable[[Progress], object] | None = None) -> Result:
@@ -122,15 +145,15 @@ class Engine:
             MindseyeError: Anything that cannot be done as asked; most before the first step.
         """
         card = self.card(request.model)
-        resolved, notices = resolve(request, card, seed=secrets.randbelow(2**32))
-        self.limits.check(resolved)
         kind = system_class(card)
+        settings = options.build(kind.Options, {**card.options, **request.options}, owner=card.name)
+        resolved, notices = self._resolve(request, card, kind, settings)
+        self.limits.check(resolved)
         check_sampler(kind, resolved.sampler or "")
-        settings = options.build(kind.Options, resolved.options, owner=card.name)
         resolved = replace(resolved, options=_plain(settings))
         yield Progress("load", 0, 1, tuple)
-        system = self.load(card.name)
-        notices += tuple(system.notices(resolved))
+        system, said = self._adapting.fit(self.load(card.name), resolved)
+        notices += (*card.notes, *said, *system.notices(resolved))
         started = time.perf_counter()
         seeds = tuple(range(resolved.seed or 0, (resolved.seed or 0) + resolved.count))
         images = yield from self._draw(system, resolved, settings, seeds)
@@ -141,11 +164,23 @@ class Engine:
             seconds=time.perf_counter() - started,
             notices=notices,
             weights=self.fingerprints(card),
+            usual=_plain(kind.Options()),
         )
+
+    def _resolve(self, request: Request, card: Card, kind: Any, settings: Any) -> tuple[Request, tuple[str, ...]]:
+        """`resolve`, where a system may place the start picture by itself instead of having it fitted to the size."""
+        seed = secrets.randbelow(2**32)
+        place = getattr(kind, "placed", None)
+        set_ = None if place is None else place(request, settings)
+        if set_ is None:
+            return resolve(request, card, seed=seed)
+        resolved, notices = resolve(replace(set_, image=None, mask=None), card, seed=seed)
+        return replace(resolved, image=set_.image, mask=set_.mask), notices
 
     def fingerprints(self, card: Card) -> dict[str, str]:
         """sha256 of each part that is loaded, by part name."""
-        return {part: self._parts[source][1] for part, source in card.parts.items() if source in self._parts}
+        found = {part: self.parts.fingerprint(source) for part, source in card.parts.items()}
+        return {part: digest for part, digest in found.items() if digest is not None}
 
     def _draw(self, system: Any, request: Request, settings: object, seeds: tuple[int, ...]) -> Steps[tuple[Any, ...]]:
         """All pictures, in batches that fit."""
@@ -180,30 +215,6 @@ class Engine:
                 _free(self.device)
         return tuple(images)
 
-    def _part(self, source: Source) -> Any:
-        """A part from its file, or from the cache."""
-        if source not in self._parts:
-            if not source.path.is_file():
-                raise WeightsMissing(
-                    f"the weights file {source.path.name} is not there",
-                    hint=f"it belongs in {source.path.parent}; mindseye train makes it, or install the package again",
-                )
-            self._parts[source] = self._read(source), _sha256(source.path)
-        return self._parts[source][0]
-
-    def _read(self, source: Source) -> Any:
-        """A network on the device, or a tokenizer."""
-        if source.length is not None:
-            from mindseye.text.tokenizer import Tokenizer
-
-            try:
-                return Tokenizer.from_file(source.path, source.length)
-            except Exception as error:  # the library raises bare Exception
-                raise WeightsError(f"{source.path.name} is no tokenizer file: {error!s:.200}") from None
-        from mindseye.checkpoints.save import load_part
-
-        return load_part(source.path, dtype=self.dtype).to(self.device)
-
 
 def system_class(card: Card) -> Any:
     """The class a card names."""
@@ -237,12 +248,6 @@ def _counted(steps: Steps[Tensor], *, done: int, now: int, all: int) -> Steps[Te
 def _plain(settings: Any) -> dict[str, Scalar]:
     """Options as a mapping again, every default spelled out."""
     return {knob.name: getattr(settings, knob.name) for knob in options.knobs(type(settings))}
-
-
-def _sha256(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _device(name: str) -> torch.device:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mindseye.networks.clip_resnet import ModifiedResNet
@@ -24,6 +24,22 @@ from mindseye.shapes import Embedding, Ids, Pixels, TextTokens
 
 Pooled = Float[Tensor, "B E"]
 """One vector a text, of another length than its tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inserts:
+    """Vectors that stand in for tokens' embeddings: learned words of textual inversion (arXiv:2208.01618).
+
+    Attributes:
+        rows: Which text.
+        places: Which of its tokens.
+        vectors: What is read there instead.
+    """
+
+    rows: Int[Tensor, "N"]
+    places: Int[Tensor, "N"]
+    vectors: Float[Tensor, "N D"]
+
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Mean colour of the release's training pictures, in [0, 1]."""
@@ -133,6 +149,11 @@ POCKET_RESNET = Config(
 """The same with a residual image tower and pictures of 128 x 128, 3.43M parameters: a judge that errs differently."""
 
 
+def _normal(*shape: int, std: float) -> Tensor:
+    """Normal numbers, drawn by `nn.init`, which costs nothing where parts are built on `meta` to be filled."""
+    return nn.init.normal_(torch.empty(*shape), std=std)
+
+
 @final
 class VisionTransformer(nn.Module):
     """Pictures to one vector: patches and a class token through a transformer.
@@ -146,12 +167,12 @@ class VisionTransformer(nn.Module):
         super().__init__()
         scale = config.width**-0.5
         self.patches = nn.Conv2d(3, config.width, config.patch, stride=config.patch, bias=False)
-        self.summary = nn.Parameter(scale * torch.randn(config.width))
-        self.positions = nn.Parameter(scale * torch.randn((config.size // config.patch) ** 2 + 1, config.width))
+        self.summary = nn.Parameter(_normal(config.width, std=scale))
+        self.positions = nn.Parameter(_normal((config.size // config.patch) ** 2 + 1, config.width, std=scale))
         self.first_norm = nn.LayerNorm(config.width)
         self.stack = Stack(config.width, config.layers, config.heads, config.hidden, config.activation)
         self.final_norm = nn.LayerNorm(config.width)
-        self.projection = nn.Parameter(scale * torch.randn(config.width, embed))
+        self.projection = nn.Parameter(_normal(config.width, embed, std=scale))
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
         """Embeds pictures that are already normalised."""
@@ -173,18 +194,23 @@ class TextTransformer(nn.Module):
     def __init__(self, config: Text, embed: int | None) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.vocabulary, config.width)
-        self.positions = nn.Parameter(torch.randn(config.length, config.width) * 0.01)
+        self.positions = nn.Parameter(_normal(config.length, config.width, std=0.01))
         self.stack = Stack(config.width, config.layers, config.heads, activation=config.activation)
         self.final_norm = nn.LayerNorm(config.width)
         scale = config.width**-0.5
-        self.projection = None if embed is None else nn.Parameter(scale * torch.randn(config.width, embed))
+        self.projection = None if embed is None else nn.Parameter(_normal(config.width, embed, std=scale))
         nn.init.normal_(self.embedding.weight, std=0.02)
 
-    def forward(self, ids: Ids, skip: int = 0, final_norm: bool = True) -> tuple[TextTokens, Pooled]:
+    def forward(
+        self, ids: Ids, skip: int = 0, final_norm: bool = True, inserts: Inserts | None = None
+    ) -> tuple[TextTokens, Pooled]:
         """See `CLIP.text`."""
         if ids.shape[1] > len(self.positions):
             raise ValueError(f"{ids.shape[1]} tokens, but this text tower reads at most {len(self.positions)}")
-        x = self.embedding(ids) + self.positions[: ids.shape[1]]
+        x = self.embedding(ids)
+        if inserts is not None:
+            x = x.index_put((inserts.rows, inserts.places), inserts.vectors.to(x))
+        x = x + self.positions[: ids.shape[1]]
         last, early = self.stack(x, causal=True, skip=skip)
         ends = self.final_norm(last[torch.arange(len(ids), device=ids.device), ids.argmax(dim=1)])
         tokens = self.final_norm(early) if final_norm else early
@@ -217,7 +243,9 @@ class CLIP(nn.Module):
             self.image_tower = ModifiedResNet(image.size, image.width, image.layers, image.heads, config.embed or 0)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def text(self, ids: Ids, *, skip: int = 0, final_norm: bool = True) -> tuple[TextTokens, Pooled]:
+    def text(
+        self, ids: Ids, *, skip: int = 0, final_norm: bool = True, inserts: Inserts | None = None
+    ) -> tuple[TextTokens, Pooled]:
         """Reads texts.
 
         Stable Diffusion 1 takes the tokens with the defaults ("clip skip 2" is `skip=1`), 2 with `skip=1`, XL with
@@ -227,6 +255,7 @@ class CLIP(nn.Module):
             ids: `B L`, L up to the tower's length; every text closed by the largest id it holds.
             skip: blocks left out at the end, for the tokens only.
             final_norm: whether the tokens pass the final LayerNorm.
+            inserts: learned vectors that replace the embeddings of some tokens.
 
         Returns:
             tokens `B L D`; and `B E`, not normalised: the fully processed token at the first largest id, after the
@@ -235,7 +264,7 @@ class CLIP(nn.Module):
         Raises:
             ValueError: more tokens than the tower's length, or more blocks skipped than there are.
         """
-        return self.text_tower(ids, skip, final_norm)
+        return self.text_tower(ids, skip, final_norm, inserts)
 
     def image(self, pixels: Pixels) -> Embedding:
         """Looks at pictures.

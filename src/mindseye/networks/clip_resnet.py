@@ -70,7 +70,7 @@ class AttentionPool(nn.Module):
     def __init__(self, side: int, width: int, heads: int, out: int) -> None:
         super().__init__()
         self.heads = heads
-        self.positions = nn.Parameter(torch.randn(side * side + 1, width) / width**0.5)
+        self.positions = nn.Parameter(nn.init.normal_(torch.empty(side * side + 1, width), std=width**-0.5))
         self.query, self.key, self.value = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
         self.out = nn.Linear(width, out)
         for linear in (self.query, self.key, self.value, self.out):

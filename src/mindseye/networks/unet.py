@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from mindseye.nn.attention import Attention
 from mindseye.nn.embeddings import sinusoidal
+from mindseye.nn.layers import Conv2d, Linear, added, silu
 from mindseye.nn.resnet import Downsample, ResBlock, Upsample
 from mindseye.shapes import Latents, Sigma, TextTokens
 
@@ -28,6 +29,8 @@ __all__ = ["POCKET", "SD1", "SD2", "SDXL", "Config", "Transformers", "UNet"]
 
 M = TypeVar("M", bound=nn.Module)
 EPS = 1e-5
+_ROWS = 1024
+"""Of one block of the feed-forward layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,13 +154,21 @@ class GEGLU(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(width, 8 * width)
-        self.out = nn.Linear(4 * width, width)
+        self.proj = Linear(width, 8 * width)
+        self.out = Linear(4 * width, width)
 
     def forward(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
         """The second half of the projection is the gate."""
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return self.out(value * F.gelu(gate))
+        if torch.is_grad_enabled():
+            value, gate = self.proj(x).chunk(2, dim=-1)
+            return self.out(value * F.gelu(gate))
+        # A block of rows at a time and in place: the inside of all rows at once would be the largest tensor of the
+        # network, and no product of two matrices gains from more rows than these.
+        rows, out = x.flatten(0, -2), torch.empty_like(x, memory_format=torch.contiguous_format)
+        for part, target in zip(rows.split(_ROWS), out.flatten(0, -2).split(_ROWS), strict=True):
+            value, gate = self.proj(part).chunk(2, dim=-1)
+            target.copy_(self.out(torch.ops.aten.gelu_(gate).mul_(value)))
+        return out
 
 
 @final
@@ -175,9 +186,9 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "B N C"], tokens: Float[Tensor, "B L D"] | None) -> Float[Tensor, "B N C"]:
         """Run the block."""
-        x = x + self.attention(self.norm1(x))
-        x = x + self.cross(self.norm2(x), tokens)
-        return x + self.feed_forward(self.norm3(x))
+        x = added(self.attention(self.norm1(x)), x)
+        x = added(self.cross(self.norm2(x), tokens), x)
+        return added(self.feed_forward(self.norm3(x)), x)
 
 
 @final
@@ -188,9 +199,9 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         heads = config.heads_at(channels)
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, channels) if config.linear else nn.Conv2d(channels, channels, 1)
+        self.proj_in = Linear(channels, channels) if config.linear else Conv2d(channels, channels, 1)
         self.blocks = nn.ModuleList(Block(channels, heads=heads, context=config.context) for _ in range(depth))
-        self.proj_out = zeroed(nn.Linear(channels, channels) if config.linear else nn.Conv2d(channels, channels, 1))
+        self.proj_out = zeroed(Linear(channels, channels) if config.linear else Conv2d(channels, channels, 1))
         self.linear = config.linear
 
     def forward(self, x: Float[Tensor, "B C H W"], tokens: Float[Tensor, "B L D"] | None) -> Float[Tensor, "B C H W"]:
@@ -208,7 +219,7 @@ class SpatialTransformer(nn.Module):
         h = h.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         if not self.linear:
             h = self.proj_out(h)
-        return x + h
+        return added(h, x)
 
 
 @final
@@ -302,7 +313,7 @@ class UNet(nn.Module):
         widths, depths, last = config.channels, config.transformers.depth, len(config.channels) - 1
         self.time = self._embedder(widths[0])
         self.vector = None if config.vector is None else self._embedder(config.vector)
-        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.in_channels, widths[0], 3, padding=1)
 
         channels, skips, down = widths[0], [widths[0]], []
         for level, (width, depth) in enumerate(zip(widths, depths, strict=True)):
@@ -328,11 +339,11 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(up)
 
         self.norm_out = nn.GroupNorm(config.groups, channels, eps=EPS)
-        self.conv_out = zeroed(nn.Conv2d(channels, config.out_channels, 3, padding=1))
+        self.conv_out = zeroed(Conv2d(channels, config.out_channels, 3, padding=1))
 
     def _embedder(self, width: int) -> nn.Sequential:
         embedding = self.config.embedding
-        return nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        return nn.Sequential(Linear(width, embedding), nn.SiLU(), Linear(embedding, embedding))
 
     def forward(
         self, x: Latents, timesteps: Sigma, tokens: TextTokens | None = None, vector: Float[Tensor, "B V"] | None = None
@@ -368,4 +379,4 @@ class UNet(nn.Module):
         x = self.middle(skips[-1], embedding, tokens)
         for level in reversed(self.up):
             x = level(x, skips, embedding, tokens)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(silu(self.norm_out(x)))

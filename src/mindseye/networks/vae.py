@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindseye.nn.attention import Attention
+from mindseye.nn.layers import Conv2d, added, silu
 from mindseye.nn.resnet import Downsample, ResBlock, Upsample
 from mindseye.shapes import Latents, Pixels
 
@@ -123,7 +124,7 @@ class Middle(nn.Module):
         x = self.before(x)
         # In channels_last both reshapes are views.
         places = self.attention(self.norm(x).permute(0, 2, 3, 1).flatten(1, 2))
-        return self.after(x + places.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2))
+        return self.after(added(places.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2), x))
 
 
 @final
@@ -134,7 +135,7 @@ class Encoder(nn.Module):
         super().__init__()
         tower, groups = config.encoder, config.groups
         channels = tower.channels[0]
-        self.conv_in = nn.Conv2d(3 * config.patch**2, channels, 3, padding=1)
+        self.conv_in = Conv2d(3 * config.patch**2, channels, 3, padding=1)
         self.levels = nn.ModuleList()
         for level, (width, count) in enumerate(zip(tower.channels, tower.blocks, strict=True)):
             blocks = nn.Sequential()
@@ -149,14 +150,14 @@ class Encoder(nn.Module):
             self.levels.append(parts)
         self.middle = Middle(channels, groups) if tower.middle else nn.Identity()
         self.norm_out = nn.GroupNorm(groups, channels, eps=EPS)
-        self.conv_out = nn.Conv2d(channels, 2 * config.latent_channels, 3, padding=1)
+        self.conv_out = Conv2d(channels, 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "B P H W"]) -> Float[Tensor, "B C2 h w"]:
         """Run the tower, finest level first."""
         x = self.conv_in(x)
         for level in self.levels:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.middle(x))))
+        return self.conv_out(silu(self.norm_out(self.middle(x))))
 
 
 @final
@@ -167,7 +168,7 @@ class Decoder(nn.Module):
         super().__init__()
         tower, groups = config.decoder, config.groups
         channels = tower.channels[-1]
-        self.conv_in = nn.Conv2d(config.latent_channels, channels, 3, padding=1)
+        self.conv_in = Conv2d(config.latent_channels, channels, 3, padding=1)
         self.middle = Middle(channels, groups) if tower.middle else nn.Identity()
         levels: list[Level] = []
         for level in reversed(range(len(tower.channels))):
@@ -183,14 +184,14 @@ class Decoder(nn.Module):
             levels.insert(0, parts)
         self.levels = nn.ModuleList(levels)
         self.norm_out = nn.GroupNorm(groups, channels, eps=EPS)
-        self.conv_out = nn.Conv2d(channels, 3 * config.patch**2, 3, padding=1)
+        self.conv_out = Conv2d(channels, 3 * config.patch**2, 3, padding=1)
 
     def forward(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B P H W"]:
         """Run the tower, coarsest level first."""
         x = self.middle(self.conv_in(z))
         for level in reversed(self.levels):
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(silu(self.norm_out(x)))
 
 
 @final
@@ -211,8 +212,8 @@ class AutoencoderKL(nn.Module):
         channels = config.latent_channels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if config.quant_conv else nn.Identity()
-        self.post_quant_conv = nn.Conv2d(channels, channels, 1) if config.quant_conv else nn.Identity()
+        self.quant_conv = Conv2d(2 * channels, 2 * channels, 1) if config.quant_conv else nn.Identity()
+        self.post_quant_conv = Conv2d(channels, channels, 1) if config.quant_conv else nn.Identity()
         self.register_buffer("latents_mean", torch.zeros(channels))
         self.register_buffer("latents_std", torch.ones(channels))
 

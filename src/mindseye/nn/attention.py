@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mindseye.nn.layers import Linear
+
 __all__ = ["Attention", "attend"]
 
 
@@ -69,10 +71,10 @@ class Attention(nn.Module):
         if width % heads:
             raise ValueError(f"{width} channels cannot be split into {heads} heads")
         self.heads = heads
-        self.query = nn.Linear(width, width, bias=bias)
-        self.key = nn.Linear(context or width, width, bias=bias)
-        self.value = nn.Linear(context or width, width, bias=bias)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width, bias=bias)
+        self.key = Linear(context or width, width, bias=bias)
+        self.value = Linear(context or width, width, bias=bias)
+        self.out = Linear(width, width)
 
     def forward(
         self,

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mindseye.nn.layers import Conv2d, Linear, added, silu
+
 __all__ = ["Downsample", "ResBlock", "Upsample"]
 
 
@@ -31,11 +33,11 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, channels, eps=eps)
-        self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
-        self.embedding = None if embedding is None else nn.Linear(embedding, out_channels)
+        self.conv1 = Conv2d(channels, out_channels, 3, padding=1)
+        self.embedding = None if embedding is None else Linear(embedding, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps=eps)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Identity() if channels == out_channels else Conv2d(channels, out_channels, 1)
 
     def forward(
         self, x: Float[Tensor, "B C H W"], embedding: Float[Tensor, "B E"] | None = None
@@ -46,12 +48,12 @@ class ResBlock(nn.Module):
             x: Feature map.
             embedding: The conditioning vector, **already through its SiLU**: a U-Net computes that once for all blocks.
         """
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(silu(self.norm1(x)))
         if self.embedding is not None:
             if embedding is None:
                 raise ValueError("this block was built with an embedding and needs one")
-            h = h + self.embedding(embedding)[:, :, None, None]
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+            h = added(h, self.embedding(embedding)[:, :, None, None])
+        return added(self.conv2(silu(self.norm2(h))), self.shortcut(x))
 
 
 @final
@@ -67,7 +69,7 @@ class Downsample(nn.Module):
     def __init__(self, channels: int, out_channels: int | None = None, *, asymmetric: bool = False) -> None:
         super().__init__()
         self.asymmetric = asymmetric
-        self.conv = nn.Conv2d(channels, out_channels or channels, 3, stride=2, padding=0 if asymmetric else 1)
+        self.conv = Conv2d(channels, out_channels or channels, 3, stride=2, padding=0 if asymmetric else 1)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C2 h w"]:
         """Sizes are rounded down by the asymmetric kind and up by the other."""
@@ -80,7 +82,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, out_channels: int | None = None) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, out_channels or channels, 3, padding=1)
+        self.conv = Conv2d(channels, out_channels or channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "B C h w"], size: torch.Size | None = None) -> Float[Tensor, "B C2 H W"]:
         """``size`` is the wanted height and width where twice the size would miss an odd skip connection."""

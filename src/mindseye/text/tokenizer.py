@@ -13,9 +13,11 @@ curly quotes, ligatures, full-width letters, control characters, NFC) and leave 
 import gzip
 import html
 import json
+import lzma
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import final
 
@@ -63,6 +65,7 @@ class Tokenizer:
         sot: id that opens every text.
         eot: id that closes every text.
         pad: id that fills the rest: the end id (Stable Diffusion 1) or 0 (CLIP itself, OpenCLIP, Stable Diffusion 2).
+        comma: id of a comma that stands alone; None where the vocabulary has none.
     """
 
     def __init__(self, backend: Backend, length: int, pad: int | None = None) -> None:
@@ -86,6 +89,7 @@ class Tokenizer:
         self.sot: int = sot
         self.eot: int = eot
         self.pad: int = next(value for value in (pad, filed, eot) if value is not None)
+        self.comma: int | None = backend.token_to_id("," + SUFFIX)
         backend.no_truncation()  # cutting and padding are done here, to know what was cut
         backend.no_padding()
         self._backend = backend
@@ -100,18 +104,36 @@ class Tokenizer:
         """Reads CLIP's published vocabulary.
 
         Args:
-            path: `bpe_simple_vocab_16e6.txt.gz` of the release, or a folder with `vocab.json` and `merges.txt`.
+            path: `bpe_simple_vocab_16e6.txt.gz` of the release, or a folder with `vocab.json` and `merges.txt`, or with
+                `tokenizer.json`.
             length: ids a text becomes; CLIP was trained with 77.
             pad: pad id; the end id if not given.
         """
         path = Path(path)
-        if path.is_dir():
+        if path.is_dir() and not (path / "vocab.json").is_file() and (path / "tokenizer.json").is_file():
+            # What transformers 5 writes: both tables in one file of the `tokenizers` library.
+            stored = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+            vocabulary = stored["vocab"] | {SOT: len(stored["vocab"]), EOT: len(stored["vocab"]) + 1} | stored["vocab"]
+            merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in stored["merges"]]
+        elif path.is_dir():
             vocabulary = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
             merges = _merges((path / "merges.txt").read_text(encoding="utf-8"))
         else:
             merges = _merges(gzip.decompress(path.read_bytes()).decode("utf-8"))[:MERGES]
             vocabulary = _vocabulary(merges)
         return cls(_backend(vocabulary, merges), length, pad)
+
+    @classmethod
+    def packaged(cls, length: int = 77, pad: int | None = None) -> "Tokenizer":
+        """CLIP's vocabulary as it travels with this package, for checkpoints that bring none.
+
+        Args:
+            length: ids a text becomes; CLIP was trained with 77.
+            pad: pad id; the end id if not given.
+        """
+        packed = resources.files("mindseye.text").joinpath("clip_vocabulary", "merges.txt.xz").read_bytes()
+        merges = _merges(lzma.decompress(packed).decode("utf-8"))
+        return cls(_backend(_vocabulary(merges), merges), length, pad)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int, length: int = 77) -> "Tokenizer":
@@ -167,6 +189,11 @@ class Tokenizer:
             row[: len(kept)] = torch.tensor(kept)
             cut.append(_from_word(text, found.offsets[self.length - 2][0]) if len(found) > self.length - 2 else "")
         return ids, cut
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts, neither opened nor closed nor cut nor padded: what `encode` puts between the special ones."""
+        encodings = self._backend.encode_batch([clean(text) for text in texts], add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
 
 def _from_word(text: str, start: int) -> str:

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -50,8 +51,8 @@ def test_a_prompt_alone_draws_into_the_current_folder(draw):
     code, out, err = draw("a Red, apple!")
     assert (code, out, err) == (0, ["a-red-apple.png"], "")
     assert names() == ["a-red-apple.png"]
-    account, plain = read(Path("a-red-apple.png"))
-    assert account.request["prompt"] == plain.prompt == "a Red, apple!"
+    found = read(Path("a-red-apple.png"))
+    assert found.account.request["prompt"] == found.fields["prompt"] == "a Red, apple!"
 
 
 def test_flags_reach_the_request(draw):
@@ -96,8 +97,8 @@ def test_many_pictures_are_saved_as_they_are_done(draw, monkeypatch):
     monkeypatch.setattr("mindseye.cli.generate.BATCH", 2)
     _, apart, _ = draw("a fox", "-n", 5, "--seed", 1, "-o", "apart.png")
     assert [pixels(path) for path in together] == [pixels(path) for path in apart]
-    assert read(Path(apart[4]))[0].request["count"] == 1
-    assert read(Path(apart[3]))[0].index == 1
+    assert read(Path(apart[4])).account.request["count"] == 1
+    assert read(Path(apart[3])).account.index == 1
 
 
 @pytest.mark.parametrize(
@@ -167,13 +168,13 @@ def test_like_draws_the_same_pixels(draw):
     code, again, err = draw("--like", drawn[2])
     assert (code, again, err) == (0, ["a-fox.png"], "")
     assert pixels(again[0]) == pixels(drawn[2]) != pixels(drawn[1])
-    assert read(Path(again[0]))[0].request == read(Path(drawn[2]))[0].request
+    assert read(Path(again[0])).account.request == read(Path(drawn[2])).account.request
 
 
 def test_like_with_changes_starts_from_that_picture(draw):
     _, drawn, _ = draw("a fox", "-n", 2, "--seed", 10)
     _, changed, _ = draw("--like", drawn[1], "--steps", 9, "-o", "changed.png", "--set", "mood=wild")
-    request = read(Path(changed[0]))[0].request
+    request = read(Path(changed[0])).account.request
     assert (request["seed"], request["steps"], request["count"], request["options"]["mood"]) == (11, 9, 1, "wild")
     assert request["prompt"] == "a fox"
 
@@ -192,10 +193,21 @@ def test_like_a_picture_of_another_program_takes_what_it_says(draw):
     text = "a dog\nNegative prompt: blurry\nSteps: 6, Sampler: DDIM, CFG scale: 3.5, Seed: 99, Size: 512x512"
     save_png(Image.new("RGB", (4, 4)), Path("theirs.png"), {"parameters": text})
     code, out, err = draw("--like", "theirs.png", "--model", "painter")
-    assert code == 0 and "another program" in err
-    request = read(Path(out[0]))[0].request
+    assert code == 0 and "another program, A1111" in err and "a GPU's" in err and "no sampler 'ddim'" in err
+    request = read(Path(out[0])).account.request
     assert [request[key] for key in ("prompt", "negative", "steps", "guidance", "seed")] == [
         "a dog", "blurry", 6, 3.5, 99,
+    ]  # fmt: skip
+
+
+def test_like_pasted_text_with_changes(draw, monkeypatch):
+    text = "a dog\nSteps: 6, Sampler: Euler, CFG scale: 3.5, Seed: 99, Size: 32x16"
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    code, out, err = draw("a cat", "--like", "-", "--model", "painter", "--seed", 5, "-q")
+    assert (code, err) == (0, "")
+    request = read(Path(out[0])).account.request
+    assert [request[key] for key in ("prompt", "steps", "seed", "sampler", "size")] == [
+        "a cat", 6, 5, "euler", [32, 16],
     ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from mindseye.networks.clip import (
     RN50,
     VIT_B_32,
     Config,
+    Inserts,
     ResNet,
     Text,
     ViT,
@@ -168,3 +169,15 @@ def test_bottleneck_starts_as_its_shortcut():
     strided = Bottleneck(16, 4, stride=2).eval()
     mean = x.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))
     torch.testing.assert_close(strided(x), strided.shortcut(mean).relu(), rtol=1e-5, atol=1e-5)
+
+
+def test_inserted_vectors_are_read_in_place_of_embeddings():
+    config = Config(text=Text(vocabulary=20, length=6, width=8, layers=2, heads=2), image=None, embed=None)
+    tower, ids = CLIP(config).eval(), torch.tensor([[1, 2, 3, 19, 0, 0], [1, 4, 5, 19, 0, 0]])
+    other = ids.clone()
+    other[1, 2] = 7
+    vectors = tower.text_tower.embedding.weight[7:8]
+    told = tower.text(ids, inserts=Inserts(torch.tensor([1]), torch.tensor([2]), vectors))
+    for got, wanted in zip(told, tower.text(other), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+    assert not torch.equal(told[0], tower.text(ids)[0])

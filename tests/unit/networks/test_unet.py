@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mindseye.networks import unet as unet_module
 from mindseye.networks.unet import GEGLU, POCKET, SD1, SD2, SDXL, Config, Transformers, UNet
 
 TINY = Config(
@@ -182,3 +183,26 @@ def test_wrong_configs():
         replace(TINY, channels=(8,))
     with pytest.raises(ValueError, match="8 channels cannot be split into heads of 3"):
         UNet(replace(TINY, transformers=replace(TINY.transformers, head_dim=3)))
+
+
+@torch.no_grad()
+def test_the_gate_works_in_blocks_without_gradients(monkeypatch):
+    torch.manual_seed(0)
+    layer, x = GEGLU(4), torch.randn(2, 5, 4)
+    with torch.enable_grad():
+        truth = layer(x)
+    kept = x.clone()
+    for rows in (3, 10, 100):
+        monkeypatch.setattr(unet_module, "_ROWS", rows)
+        torch.testing.assert_close(layer(x), truth)
+    assert torch.equal(x, kept)
+
+
+def test_the_same_with_and_without_gradients(tiny):
+    """In-place sums are for those who need no gradient; nobody may see a difference, nor a changed input."""
+    given = inputs()
+    kept = [each.clone() for each in given]
+    with torch.no_grad():
+        plain = tiny(*given)
+    torch.testing.assert_close(plain, tiny(*given).detach(), rtol=0, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(given, kept, strict=True))

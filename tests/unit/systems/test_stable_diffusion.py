@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mindseye.engine.engine import Engine
 from mindseye.engine.options import build, knobs
 from mindseye.errors import OptionError, SizeError, UnknownName
 from mindseye.networks import clip, unet, vae
@@ -165,12 +166,200 @@ def test_at_full_strength_what_is_repainted_is_forgotten(system, monkeypatch):
     assert apart(0.99) > 1e-3
 
 
-def test_too_many_words_are_named(system):
-    notices = system.notices(request(prompt="apple " * 9 + "sofa", negative="none"))
-    assert len(notices) == 1
-    assert "prompt is too long" in notices[0]
-    assert "sofa" in notices[0]
-    assert system.notices(request(prompt="red")) == []
+def test_texts_beyond_one_window_are_read_in_chunks_and_it_is_said(system):
+    long = "apple " * 9 + "sofa"
+    notices = system.notices(request(prompt=long, negative="none"))
+    assert [notice.split(" chunks")[0] for notice in notices] == ["the prompt is read in 4"]
+    assert system.notices(request(prompt="red <lora:some-very-long-name-of-an-adapter:0.5>")) == []
+    read = system.reader(Options(), (32, 24)).read([long], ["none"])
+    assert {told.tokens.shape for told in read.values()} == {(1, 32, WIDTH)}
+    # Also what stands in the last chunk is drawn.
+    assert (draw(system, prompt=long) - draw(system, prompt="apple " * 9 + "table")).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("prompt", "same"),
+    [
+        ("a (red:1.0) apple", "a red apple"),
+        ("a [red:red:2] apple", "a red apple"),
+        ("a [table:red:0] apple", None),
+        ("a red apple AND table :0", "a red apple"),
+        ("<lora::1>a red apple", "<lora::1>a red apple"),
+    ],
+)
+def test_what_says_nothing_changes_nothing(system, prompt, same):
+    if same is not None:
+        assert (draw(system, prompt=prompt) - draw(system, prompt=same)).abs().max() < 1e-5
+
+
+def test_the_prompt_language_is_understood(system):
+    base = draw(system)
+    for prompt in ("a (red:1.5) apple", "a [red] apple", "[a red apple:table:0.5]", "[a red apple|table]",
+                   "a red apple AND table :0.5", "a red BREAK apple", r"a \(red\) apple"):  # fmt: skip
+        assert (draw(system, prompt=prompt) - base).abs().max() > 1e-5, prompt
+    plain = draw(system, prompt="a (red:1.5) apple", options=Options(emphasis="none"))
+    assert (plain - draw(system, prompt="a (red:1.5) apple")).abs().max() > 1e-5
+    for prompt in ("(((", "[[[a:", "a:b|c", "AND AND", "\\", ":1.2", "[|||:::]"):
+        assert draw(system, prompt=prompt, negative=prompt).isfinite().all(), prompt
+
+
+def test_an_edited_prompt_switches_where_the_web_interface_does(system):
+    """Steps are counted from 0 and compared with the last step of the first text: one more of it is drawn."""
+    first, second = draw(system, prompt="red", steps=4), draw(system, prompt="table", steps=4)
+    assert torch.equal(draw(system, prompt="[red:table:4]", steps=4), first)
+    assert torch.equal(draw(system, prompt="[red:table:3]", steps=4), first)
+    switched = draw(system, prompt="[red:table:2]", steps=4)
+    assert not torch.equal(switched, first)
+    assert not torch.equal(switched, second)
+
+
+def test_half_way_to_another_prompt(system):
+    ends = draw(system), draw(system, prompt="table")
+    assert torch.equal(draw(system, options=Options(toward="table", toward_amount=1.0)), ends[1])
+    middle = draw(system, options=Options(toward="table", toward_amount=0.5))
+    assert all((middle - end).abs().max() > 1e-5 for end in ends)
+
+
+def test_learned_words_take_the_place_of_tokens(system):
+    like = system.text.text_tower.embedding.weight.detach()
+    ids, _ = system.tokenizer.encode(["red"])
+    named = dataclasses.replace(
+        system, words={"crimson": {"text": like[ids[0, 1 : int((ids[0] == system.tokenizer.eot).nonzero()[0])]]}}
+    )
+    assert torch.allclose(draw(named, prompt="a Crimson apple"), draw(system, prompt="a red apple"), atol=1e-5)
+    assert (draw(system, prompt="a Crimson apple") - draw(system, prompt="a red apple")).abs().max() > 1e-5
+
+
+def test_a_variation_lies_between_two_seeds(system):
+    def varied(strength):
+        return draw(system, 7, options=Options(variation_seed=9, variation_strength=strength))
+
+    assert torch.equal(varied(0.0), draw(system, 7))
+    torch.testing.assert_close(varied(1.0), draw(system, 9), rtol=0, atol=1e-4)
+    assert (varied(0.2) - draw(system, 7)).abs().mean() < (varied(0.7) - draw(system, 7)).abs().mean()
+
+
+@pytest.mark.parametrize("upscaler", ["latent", "latent-antialiased", "pixels"])
+def test_a_second_pass_is_larger(system, upscaler):
+    seen = []
+    got = drain(
+        system.synthesize(request(), Options(hires=2.0, hires_steps=3, hires_upscaler=upscaler), Noise((7,))),
+        seen.append,
+    )
+    assert got.shape == (1, 3, 48, 64)
+    assert [(each.stage, each.step) for each in seen] == [
+        *(("draw", step) for step in (1, 2, 3, 4)),
+        ("enlarge", 1),  # 3 steps at strength 0.6
+    ]
+    with pytest.raises(OptionError, match="second pass"):
+        draw(system, image=photo(), options=Options(hires=2.0))
+
+
+def test_the_second_pass_starts_from_the_first_ones_latents(system, monkeypatch):
+    seen = []
+
+    def decode(latents):
+        seen.append(latents)
+        return latents[:, :3].repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+    monkeypatch.setattr(system.codec, "decode", decode)
+    draw(system)
+    for strength in (0.0, 1.0):
+        draw(system, options=Options(hires=2.0, hires_strength=strength))
+    first, still, moved = seen
+    enlarged = torch.nn.functional.interpolate(first, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(still, enlarged, rtol=0, atol=1e-5)
+    assert (moved - enlarged).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("axes", ["x", "y", "xy"])
+def test_seamless_pictures_are_drawn_on_a_torus(system, axes):
+    seam = draw(system, options=Options(seamless=axes))
+    assert seam.isfinite().all()
+    assert not torch.equal(seam, draw(system))
+    # No trace is left in the networks.
+    assert torch.equal(draw(system), draw(system))
+
+
+def test_tiles_decode_what_the_whole_decodes(system):
+    whole, tiled = draw(system, size=(64, 48)), draw(system, size=(64, 48), options=Options(tile=32))
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-3)
+
+
+def engine_for(system, card_like):
+    engine = Engine(device="cpu", cards=[])
+    engine.add(card_like, system)
+    return engine
+
+
+def test_outpainting_grows_the_picture_and_keeps_it(system, painter_card):
+    card = painter_card(name="tiny", system="mindseye.systems.stable_diffusion:StableDiffusion", multiple=8)
+    image = photo((32, 24))
+    asked = Request(
+        prompt="red",
+        model="tiny",
+        image=image,
+        steps=3,
+        sampler="euler",
+        seed=1,
+        options={"extend_left": 16, "feather": 4},
+    )
+    result = engine_for(system, card).generate(asked)
+    assert result.images[0].size == (48, 24)
+    assert result.request.size == (48, 24)
+    assert not result.notices
+    kept = from_image(result.images[0])[..., 16 + 4 :]
+    torch.testing.assert_close(kept, from_image(image)[..., 4:], rtol=0, atol=1e-6)
+    with pytest.raises(OptionError, match="no picture"):
+        engine_for(system, card).generate(dataclasses.replace(asked, image=None))
+
+
+def test_only_what_is_masked_is_drawn_and_set_back(system, painter_card):
+    card = painter_card(name="tiny", system="mindseye.systems.stable_diffusion:StableDiffusion", multiple=8)
+    image, mask = photo((96, 64)), Image.new("L", (96, 64), 0)
+    mask.paste(255, (40, 20, 56, 36))
+    asked = Request(
+        prompt="red", model="tiny", image=image, mask=mask, size=(32, 32), steps=3, sampler="euler", seed=1,
+        options={"only_masked": True, "padding": 8},
+    )  # fmt: skip
+    drawn = engine_for(system, card).generate(asked).images[0]
+    assert drawn.size == image.size
+    changed = (from_image(drawn) - from_image(image)).abs().amax(1)[0] > 0
+    rows, columns = changed.nonzero(as_tuple=True)
+    assert 20 <= rows.min()
+    assert rows.max() < 36
+    assert 40 <= columns.min()
+    assert columns.max() < 56
+    assert changed[20:36, 40:56].float().mean() > 0.9
+
+
+@pytest.mark.parametrize("masked", ["fill", "noise", "nothing"])
+def test_what_lies_under_the_mask_can_be_something_else(system, masked):
+    picture = {"image": photo(), "mask": left_half(), "strength": 0.5}
+    assert (draw(system, **picture, options=Options(masked=masked)) - draw(system, **picture)).abs().max() > 1e-4
+
+
+def test_a_network_made_for_inpainting_is_shown_what_is_kept(system):
+    seen = []
+
+    class Shown(unet.UNet):
+        def forward(self, x, timesteps, tokens=None, vector=None):
+            seen.append(x)
+            return super().forward(x, timesteps, tokens, vector)
+
+    config = dataclasses.replace(system.unet.config, in_channels=9)
+    inpainting = dataclasses.replace(system, unet=randomised(Shown(config), 1))
+    image = photo()
+    got = draw(inpainting, image=image, mask=left_half(), strength=1.0)
+    planes = seen[0][:1, 4:]
+    assert planes.shape == (1, 5, 6, 8)
+    assert torch.equal(planes[:, 0, :, :4], torch.ones(1, 6, 4))
+    assert not planes[:, 0, :, 4:].any()
+    grey = from_image(image)
+    grey[..., :16] = 0
+    torch.testing.assert_close(planes[:, 1:], system.codec.encode(grey).detach(), rtol=0, atol=1e-5)
+    assert torch.equal(got[..., 16:], from_image(image)[..., 16:])
+    assert draw(inpainting).isfinite().all()  # without a picture all of it is painted
 
 
 def test_the_pooled_vector_is_used(system):

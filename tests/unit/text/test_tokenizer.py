@@ -1,5 +1,6 @@
 import json
 from functools import cache
+from importlib import resources
 
 import pytest
 import tokenizers
@@ -41,6 +42,28 @@ def test_clip_ids_of_real_texts(material):
         line[: len(row["openai_ftfy"]) + 1] = torch.tensor([49406, *row["openai_ftfy"]])
     assert torch.equal(ids, wanted)
     assert not any(cut)
+
+
+def test_the_packaged_vocabulary_is_the_published_one(material):
+    rows = [json.loads(line) for line in (material / "clip/tokens.jsonl").read_text(encoding="utf-8").splitlines()]
+    packaged, published = Tokenizer.packaged(), Tokenizer.clip(material / "clip/bpe_simple_vocab_16e6.txt.gz")
+    assert packaged._backend.to_str() == published._backend.to_str()
+    assert packaged.pieces([row["text"] for row in rows]) == [row["openai_ftfy"] for row in rows]
+
+
+def test_the_packaged_vocabulary():
+    tokenizer = Tokenizer.packaged(length=8, pad=0)
+    assert (tokenizer.vocabulary, tokenizer.sot, tokenizer.eot, tokenizer.comma) == (49408, 49406, 49407, 267)
+    assert tokenizer.encode(["a photo of a cat"])[0].tolist() == [[49406, 320, 1125, 539, 320, 2368, 49407, 0]]
+    files = {each.name: each for each in resources.files("mindseye.text").joinpath("clip_vocabulary").iterdir()}
+    assert len(files["merges.txt.xz"].read_bytes()) < 200_000
+    assert "Copyright (c) 2021 OpenAI" in files["NOTICE.md"].read_text(encoding="utf-8")
+
+
+def test_pieces_are_what_stands_between_the_special_ids(small):
+    texts = ["a red circle", "", "one word &amp; another"]
+    for text, pieces_, ids in zip(texts, small.pieces(texts), small.encode(texts)[0].tolist(), strict=True):
+        assert ids[: len(pieces_) + 2] == [small.sot, *pieces_, small.eot], text
 
 
 def test_both_published_forms_agree(material):

@@ -1,6 +1,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -10,15 +11,12 @@ from PIL import Image
 from mindseye.errors import ImageError
 from mindseye.metadata import (
     Infotext,
-    _pairs,
     format_infotext,
     infotext,
     parse_account,
     parse_infotext,
-    read,
-    texts,
 )
-from mindseye.pictures import save_png
+from mindseye.metadata.infotext import pairs_of
 from mindseye.request import Request, Result
 
 # The grammar as its readers in the wild have it, which is what our scanner must agree with.
@@ -52,7 +50,7 @@ def unquoted(value):
 @example('aa: "\\\\", ccc: 1')
 def test_the_scanner_finds_what_the_grammar_finds(line):
     expected = [(found["key"], unquoted(found["value"])) for found in GRAMMAR.finditer(line)]
-    assert _pairs(line) == expected
+    assert pairs_of(line) == expected
 
 
 @given(st.dictionaries(KEY, VALUE, min_size=3, max_size=6), st.text("ab, (:)é\n", max_size=30), VALUE)
@@ -78,9 +76,9 @@ def test_no_text_makes_it_raise(text):
     ids=range(9),
 )  # fmt: skip
 def test_a_crafted_text_is_read_in_linear_time(line):
-    started = time.perf_counter()
+    started = time.process_time()
     parse_infotext(line)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 1
 
 
 def test_the_text_is_what_galleries_expect():
@@ -111,18 +109,30 @@ def test_foreign_texts(text, prompt, negative, fields):
     assert parse_infotext(text) == Infotext(prompt=prompt, negative=negative, fields=fields)
 
 
-def test_both_accounts_travel_in_the_file(tmp_path):
-    made = result(negative="é 漢", options={"shift": 3.0})
-    save_png(made.images[1], tmp_path / "a.png", texts(made, 1))
-    account, plain = read(tmp_path / "a.png")
-    assert account.request["options"] == {"shift": 3.0} and account.request["negative"] == "é 漢"
-    assert (account.index, account.weights, account.seconds) == (1, {"unet": "ab" * 32}, 1.5)
-    assert plain.fields["Seed"] == "8" and plain.fields["Shift"] == "3.0" and plain.negative == "é 漢"
+@pytest.mark.parametrize(
+    "ending", ["Template: {a|b} cat", "Template: a\nb\nNegative Template: c", "Negative Template: x"]
+)
+def test_templates_after_the_settings_do_not_hide_them(ending):
+    text = f"a cat\nNegative prompt: blur\nSteps: 1, Seed: 2, Size: 8x8\n{ending}"
+    assert parse_infotext(text) == Infotext(
+        prompt="a cat", negative="blur", fields={"Steps": "1", "Seed": "2", "Size": "8x8"}
+    )
 
 
-def test_a_picture_without_any_account(tmp_path):
-    save_png(Image.new("RGB", (2, 2)), tmp_path / "a.png")
-    assert read(tmp_path / "a.png") == (None, None)
+def test_settings_in_the_middle_of_a_prompt_are_prompt():
+    text = "a cat\nSteps: 1, Seed: 2, Size: 8x8\nand so on"
+    assert parse_infotext(text) == Infotext(prompt=text)
+
+
+def test_hashes_of_adapters_are_written_as_their_readers_expect():
+    made = result()
+    made = replace(
+        made, weights={"lora:ink": "ab" * 32, "unet": "cd" * 32, "lora:b": "ef" * 32, "embedding:t": "0" * 64}
+    )
+    fields = infotext(made, 0).fields
+    assert fields["Model hash"] == "cdcdcdcdcd"
+    assert fields["Lora hashes"] == "ink: abababababab, b: efefefefefef" and fields["TI hashes"] == "t: 0000000000"
+    assert parse_infotext(format_infotext(infotext(made, 0))).fields["Lora hashes"] == fields["Lora hashes"]
 
 
 def test_a_later_version_is_named_instead_of_guessed_at():
@@ -130,15 +140,6 @@ def test_a_later_version_is_named_instead_of_guessed_at():
         parse_account(json.dumps({"schema": 2, "version": "9.1", "request": {}}))
 
 
-@pytest.mark.parametrize("name", ["automatic1111_cropped.png", "automatic1111_cropped.jpg"])
-def test_real_pictures_of_a1111(material, name):
-    account, plain = read(material / "metadata_samples" / "AUTOMATIC1111" / name)
-    assert account is None
-    assert plain.prompt and plain.negative and plain.fields["Steps"].isdigit() and "x" in plain.fields["Size"]
-
-
-def test_real_pictures_of_others_are_not_misread(material):
-    for name in ("ComfyUI", "InvokeAI", "NovelAI"):
-        for path in (material / "metadata_samples" / name).iterdir():
-            account, plain = read(path)
-            assert account is None and plain is None
+def test_loose_values_of_an_account_are_left_out():
+    account = parse_account(json.dumps({"schema": 1, "request": {"prompt": "x"}, "weights": [1], "seconds": "long"}))
+    assert (dict(account.weights), account.seconds) == ({}, 0.0)

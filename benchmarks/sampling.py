@@ -1,0 +1,228 @@
+"""How fast we draw, beside diffusers and OpenVINO, at the size of Stable Diffusion 1.5 and with the same weights.
+
+One process; the variants take turns within a round, so that a machine that slows down slows all of them. Reported are
+medians, minima, each variant's ratio to diffusers in bfloat16 and to diffusers' own fastest dtype here, and the error
+of each answer against diffusers in float32. The text tower is left out: it is under one in a hundred of the whole.
+
+    python benchmarks/sampling.py [--rounds 5] [--tasks unet-512 codec-512 ...] [--threads N]
+
+Takes about 12 GB of memory. Writes benchmarks/results/sampling-<machine>.json.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# As the command line does it; has to be said before torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+import peers
+
+from mindseye.diffusion.denoiser import Conditioning, NetDenoiser
+from mindseye.diffusion.guidance import Guided
+from mindseye.diffusion.samplers import SAMPLERS
+from mindseye.diffusion.schedule import scaled_linear, spacing
+from mindseye.engine.policy import Policy, arrange, choose, reuse_memory
+from mindseye.noise import Noise
+
+TASKS = ("unet-512", "unet-256", "codec-512", "codec-256", "whole-256")
+GUIDANCE, STEPS = 7.5, 20
+Run = Callable[[], Tensor]
+
+
+def inputs(pixels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, timesteps and text as guidance gives them: the same latents twice, two texts."""
+    generator, side = torch.Generator().manual_seed(42), pixels // 8
+    x = torch.randn(1, 4, side, side, generator=generator)
+    return x.repeat(2, 1, 1, 1), torch.tensor([500.0, 500.0]), torch.randn(2, 77, peers.CONTEXT, generator=generator)
+
+
+def last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class Theirs:
+    """diffusers in one dtype, ``channels_last`` or not."""
+
+    def __init__(self, unet: Any, codec: Any, dtype: torch.dtype, layout: torch.memory_format) -> None:
+        self.unet, self.codec, self.dtype, self.layout = unet, codec, dtype, layout
+
+    def step(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        x = x.to(self.dtype).contiguous(memory_format=self.layout)
+        return self.unet(x, t, tokens.to(self.dtype), return_dict=False)[0].float()
+
+    def decode(self, z: Tensor) -> Tensor:
+        z = z.to(self.dtype).contiguous(memory_format=self.layout)
+        return self.codec.decode(z, return_dict=False)[0].float()
+
+    def whole(self, x: Tensor, tokens: Tensor) -> Tensor:
+        from diffusers import EulerDiscreteScheduler
+
+        scheduler = EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
+        )
+        scheduler.set_timesteps(STEPS)
+        x = x * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            scaled = scheduler.scale_model_input(x, t)
+            null, cond = self.step(torch.cat([scaled, scaled]), t.expand(2), tokens).chunk(2)
+            x = scheduler.step(null + GUIDANCE * (cond - null), t, x).prev_sample
+        return self.decode(x / 0.18215)
+
+
+class Ours:
+    """mindseye in one dtype."""
+
+    def __init__(self, unet: Any, codec: Any, dtype: torch.dtype) -> None:
+        self.unet, self.codec, self.dtype = unet, codec, dtype
+
+    def step(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        return self.unet(last(x.to(self.dtype)), t, tokens.to(self.dtype)).float()
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.codec.decode_raw(last(z.to(self.dtype))).float()
+
+    def whole(self, x: Tensor, tokens: Tensor) -> Tensor:
+        schedule = scaled_linear()
+        told = Conditioning(tokens=tokens.to(self.dtype))
+        net = NetDenoiser(self.unet, schedule, "eps")
+        sigmas = spacing("trailing", schedule, STEPS)
+        steps = SAMPLERS["euler"](
+            Guided(net, told.row(1), told.row(0), GUIDANCE), x / float(schedule.signal(sigmas[0])), sigmas, Noise([0])
+        )
+        try:
+            while True:
+                next(steps)
+        except StopIteration as stop:
+            return self.decode(stop.value / 0.18215)
+
+
+def openvino(kind: str, plain: Theirs, pixels: int) -> dict[str, Run]:
+    """Its step or decoding at one size; nothing where it is not installed."""
+    try:
+        import openvino as ov
+    except ImportError:
+        return {}
+
+    class Step(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unet = plain.unet
+
+        def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+            return self.unet(x, t, tokens, return_dict=False)[0]
+
+    class Decode(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.codec = plain.codec
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.codec.decode(z, return_dict=False)[0]
+
+    x, t, tokens = inputs(pixels)
+    module, given = (Step(), (x, t, tokens)) if kind == "unet" else (Decode(), (x[:1],))
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
+    compiled = ov.Core().compile_model(ov.convert_model(module, example_input=given), "CPU", settings)
+    arrays = [each.numpy() for each in given]
+    return {"OpenVINO": lambda: torch.from_numpy(compiled(arrays)[0])}
+
+
+def variants() -> dict[str, Any]:
+    """Everyone, by name; "diffusers float32" is what errors are against."""
+    unet, codec = peers.their_unet(), peers.their_codec()
+    own = choose(torch.device("cpu"), parameters=859_520_964)
+    found: dict[str, Any] = {}
+    # Ours copies before anything converts theirs.
+    for dtype in (torch.float32, torch.bfloat16):
+        policy = Policy(dtype=dtype, keep=False, memory_format=torch.channels_last)
+        name = f"mindseye {str(dtype).removeprefix('torch.')}" + (" (policy)" if dtype == own.dtype else "")
+        found[name] = Ours(arrange(peers.our_unet(unet), policy), arrange(peers.our_codec(codec), policy), dtype)
+    found["diffusers float32"] = Theirs(unet, codec, torch.float32, torch.contiguous_format)
+    half = [peers.their_unet(), peers.their_codec()]
+    half = [each.to(torch.bfloat16).to(memory_format=torch.channels_last) for each in half]
+    found["diffusers bfloat16"] = Theirs(*half, torch.bfloat16, torch.channels_last)
+    return found
+
+
+def runs_of(task: str, everyone: dict[str, Any]) -> dict[str, Run]:
+    """What one task is for each variant."""
+    kind, _, size = task.partition("-")
+    x, t, tokens = inputs(int(size))
+    if kind == "unet":
+        runs: dict[str, Run] = {name: lambda who=who: who.step(x, t, tokens) for name, who in everyone.items()}
+    elif kind == "codec":
+        runs = {name: lambda who=who: who.decode(x[:1]) for name, who in everyone.items()}
+    else:
+        runs = {name: lambda who=who: who.whole(x[:1], tokens) for name, who in everyone.items()}
+    if kind != "whole":
+        runs |= openvino(kind, everyone["diffusers float32"], int(size))
+    return runs
+
+
+@torch.inference_mode()
+def measure(task: str, everyone: dict[str, Any], rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds and errors of one task."""
+    runs = runs_of(task, everyone)
+    answers = {name: run() for name, run in runs.items()}  # the first also builds kernels
+    truth = answers["diffusers float32"]
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    middle = {name: statistics.median(each) for name, each in times.items()}
+    half = middle["diffusers bfloat16"]
+    best = min(seconds for name, seconds in middle.items() if name.startswith("diffusers"))
+    return {
+        name: {
+            "median": middle[name],
+            "min": min(times[name]),
+            "max": max(times[name]),
+            "times faster than diffusers bfloat16": half / middle[name],
+            "times faster than diffusers' best": best / middle[name],
+            "error": float((answers[name] - truth).norm() / truth.norm()),
+        }
+        for name in runs
+    }
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    reuse_memory()
+    everyone = variants()
+    found: dict[str, Any] = {"machine": peers.machine(), "torch": torch.__version__, "threads": given.threads}
+    print(f"{found['machine']}, {given.threads} threads, torch {torch.__version__}")
+    for task in given.tasks:
+        # Twenty steps take as long as many rounds of one.
+        rounds = given.rounds if task.partition("-")[0] != "whole" else max(1, given.rounds // 2)
+        found[task] = measure(task, everyone, rounds) | {"rounds": rounds}
+        print(f"\n{task:28} {'median s':>9} {'min s':>8} {'vs bf16':>8} {'vs best':>8} {'error':>8}")
+        for name, row in found[task].items():
+            if name != "rounds":
+                middle, least, _, half, best, error = row.values()
+                print(f"{name:28} {middle:9.3f} {least:8.3f} {half:7.2f}x {best:7.2f}x {error:8.1e}", flush=True)
+        path = peers.results("sampling")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Publishers' layouts: one file each, functions from a network's Config to rules; here, all that are read, by name."""
+
+from mindseye.checkpoints.layout import Layout
+from mindseye.checkpoints.layouts import compvis, diffusers, ldm_bert, open_clip, openai_clip, taesd, transformers
+from mindseye.errors import UnknownName
+
+__all__ = ["LAYOUTS", "find"]
+
+UNET = "mindseye.networks.unet:UNet"
+VAE = "mindseye.networks.vae:AutoencoderKL"
+CLIP = "mindseye.networks.clip:CLIP"
+BERT = "mindseye.networks.bert:Bert"
+TINY = "mindseye.networks.taesd:TinyAutoencoder"
+LATENTS = ("latents_mean", "latents_std")
+
+LAYOUTS: tuple[Layout, ...] = (
+    Layout("diffusers-unet", UNET, diffusers.unet_rules),
+    Layout("diffusers-vae", VAE, diffusers.vae_rules, given=LATENTS),
+    Layout(
+        "transformers-clip-text", CLIP, transformers.clip_text_rules, lambda _: transformers.IGNORE, ("logit_scale",)
+    ),
+    Layout("transformers-clip", CLIP, transformers.clip_rules, lambda _: transformers.IGNORE),
+    Layout("compvis-unet", UNET, compvis.unet_rules),
+    Layout("compvis-vae", VAE, compvis.vae_rules, lambda _: compvis.VAE_IGNORE, LATENTS),
+    Layout("open-clip-text", CLIP, open_clip.text_rules, open_clip.ignored, ("logit_scale",)),
+    Layout("ldm-bert", BERT, ldm_bert.original_rules, lambda _: ldm_bert.IGNORE),
+    Layout("ldm-bert-diffusers", BERT, ldm_bert.bert_rules, lambda _: ldm_bert.IGNORE),
+    Layout("taesd", TINY, taesd.rules),
+    Layout("taesd-diffusers", TINY, taesd.diffusers_rules),
+    Layout("openai-clip", CLIP, openai_clip.clip_rules, lambda _: openai_clip.IGNORE),
+)
+
+
+def find(name: str) -> Layout:
+    """The layout of that name.
+
+    Raises:
+        UnknownName: With the nearest one that exists.
+    """
+    for layout in LAYOUTS:
+        if layout.name == name:
+            return layout
+    raise UnknownName("layout", name, [layout.name for layout in LAYOUTS])

@@ -1,0 +1,123 @@
+"""What a prompt or an option calls by name, found in the user's library and put to use.
+
+`<lora:name:0.8>` merges an adapter into the networks for as long as prompts ask for the same ones; the next prompt that
+does not gets the networks back to the bit. Learned words (textual inversion) are called by their plain
+name, another autoencoder by the option `vae`.
+"""
+
+from dataclasses import replace
+from typing import Any, final
+
+from mindseye.checkpoints.adapters import (
+    Attached,
+    Embedding,
+    Weights,
+    attach,
+    check_width,
+    read_adapter,
+    read_embedding,
+)
+from mindseye.checkpoints.library import Library
+from mindseye.errors import PromptError
+from mindseye.request import Request
+from mindseye.text.prompt import NetworkUse, split_networks
+
+__all__ = ["Adapting"]
+
+_KINDS = ("lora", "lyco")
+
+
+@final
+class Adapting:
+    """What is merged into which networks right now.
+
+    Args:
+        library: Where names lead.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._merged: Attached | None = None
+        self._key: tuple[Any, tuple[NetworkUse, ...]] | None = None
+        self._brought: dict[str, Embedding] = {}
+        self._words: dict[str, Embedding] = {}
+        self._codecs: dict[str, Any] = {}
+
+    def fit(self, system: Any, request: Request) -> tuple[Any, list[str]]:
+        """The system with what the request's prompt calls for, and a sentence on each liberty taken.
+
+        Raises:
+            UnknownName: No such adapter; with the nearest.
+            PromptError: An adapter where there is nothing to adapt, or of a kind that cannot be had.
+            WeightsError: An adapter for another base, or damaged.
+        """
+        _, uses = split_networks(request.prompt)
+        networks = getattr(system, "adaptable", None)
+        if networks is None:
+            if uses:
+                raise PromptError(f"{request.model} has no networks that <{uses[0].kind}:{uses[0].name}> could adapt")
+            self.release()
+            return system, []
+        notices = self._merge(networks, uses)
+        words = self._called(f"{request.prompt} {request.negative} {request.options.get('toward', '')}", system)
+        changes: dict[str, Any] = {"words": words} if words else {}
+        if name := str(request.options.get("vae", "")):
+            changes["codec"] = self._codec(name, system)
+        return (replace(system, **changes) if changes else system), notices
+
+    def release(self) -> None:
+        """Take out whatever is merged."""
+        if self._merged is not None:
+            self._merged.detach()
+        self._merged = self._key = None
+        self._brought = {}
+
+    def _merge(self, networks: dict[str, Any], uses: tuple[NetworkUse, ...]) -> list[str]:
+        """Have exactly these adapters merged."""
+        # The networks, and not their addresses: those are given to others once a model is unloaded.
+        if self._merged is not None and self._key is not None:
+            if self._key[0] is networks["unet"] and self._key[1] == uses:
+                return list(self._merged.notices)
+        self.release()
+        if not uses:
+            return []
+        chosen = []
+        for use in uses:
+            if use.kind not in _KINDS:
+                raise PromptError(
+                    f"<{use.kind}:{use.name}>: adapters of this kind cannot be used; {' and '.join(_KINDS)} can"
+                )
+            entry = self._library.usable(use.name, "lora")
+            chosen.append((read_adapter(entry.path), Weights(use.unet_weight, use.text_weight)))
+        self._merged, self._key = attach(networks, chosen), (networks["unet"], uses)
+        self._brought = {word.name: word for adapter, _ in chosen for word in adapter.embeddings}
+        return list(self._merged.notices)
+
+    def _codec(self, name: str, system: Any) -> Any:
+        """Another autoencoder for the system's latents, on its device."""
+        from mindseye.checkpoints.codecs import load_codec
+
+        like = next(system.unet.parameters())
+        if name not in self._codecs:
+            scale = getattr(system.codec, "latents_std", None)
+            self._codecs[name] = load_codec(
+                self._library.usable(name, "vae").path,
+                like.dtype,
+                channels=system.unet.config.out_channels,
+                scale=None if scale is None else float(1 / scale.flatten()[0]),
+            ).to(like.device)
+        return self._codecs[name]
+
+    def _called(self, text: str, system: Any) -> dict[str, Any]:
+        """The learned words that the text contains and the system's text encoders can read."""
+        lowered = text.lower()
+        widths = {tower.name: tower.width for tower in system.towers}
+        called = {name: word for name, word in self._brought.items() if name.lower() in lowered}
+        for entry in self._library.entries("embedding"):
+            if entry.name.lower() in lowered and not entry.problem:
+                if entry.name not in self._words:
+                    self._words[entry.name] = read_embedding(entry.path)
+                called[entry.name] = self._words[entry.name]
+        for word in called.values():
+            check_width(word, widths)
+        return {name: word.vectors for name, word in called.items()}

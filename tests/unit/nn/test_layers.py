@@ -1,0 +1,85 @@
+"""torch's layers with our freedoms: the same numbers, whatever the weights are stored in."""
+
+import pytest
+import torch
+from torch import nn
+
+from mindseye.nn.layers import Conv2d, Linear, added, silu
+
+
+def random(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def pair(ours, theirs):
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    return ours, theirs
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": 1},
+        {"padding": 1, "stride": 2},
+        {"padding": "same"},
+        {"padding": 1, "padding_mode": "circular"},
+        {"groups": 2},
+        {"dilation": 2},
+        {"bias": False},
+    ],
+)
+def test_convolutions_are_torchs(options):
+    ours, theirs = pair(Conv2d(4, 6, 3, **options), nn.Conv2d(4, 6, 3, **options))
+    x = random(2, 4, 9, 8)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@torch.no_grad()
+def test_wide_convolutions_are_torchs():
+    ours, theirs = pair(Conv2d(64, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1))
+    x = random(1, 64, 32, 32)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", [Linear(5, 7), Conv2d(5, 7, 3), Linear(5, 7, bias=False)])
+@pytest.mark.parametrize("narrow", [torch.float16, torch.bfloat16])
+def test_narrow_weights_are_widened_for_a_call_only(layer, narrow):
+    layer = layer.to(narrow)
+    x = random(2, 5, 6, 6) if isinstance(layer, Conv2d) else random(2, 3, 5)
+    got = layer(x)
+    assert got.dtype == torch.float32
+    assert {p.dtype for p in layer.parameters()} == {narrow}
+    torch.testing.assert_close(layer.float()(x), got)
+
+
+def test_gradients_reach_everything():
+    layers = nn.Sequential(Conv2d(64, 64, 3, padding=1), Conv2d(64, 64, 1))
+    x = random(1, 64, 32, 32).requires_grad_()
+    layers(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (x, *layers.parameters()))
+
+
+def test_autocast_casts_by_itself():
+    layer = Linear(4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(random(2, 4)).dtype == torch.bfloat16
+
+
+def test_in_place_only_without_gradients():
+    x, y = random(3), random(3) + 1
+    truth = x + y
+    assert added(x, y) is not x
+    with torch.no_grad():
+        assert added(x, y) is x
+        half = y.bfloat16()
+        assert added(half, truth).dtype == torch.float32  # never rounded to the narrower of the two
+        z = random(4)
+        assert silu(z) is z
+    torch.testing.assert_close(x, truth)
+    leaf = random(3).requires_grad_()
+    before = leaf.detach().clone()
+    silu(leaf).sum().backward()
+    assert torch.equal(leaf.detach(), before)
+    assert leaf.grad is not None
