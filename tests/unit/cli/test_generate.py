@@ -269,7 +269,8 @@ def test_slugs_are_safe_names(prompt, name):
 
 
 SLOW = """
-    import sys, time
+    import signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, it would be ignored
     sys.path.insert(0, {tests!r})
     import conftest, types
     from mindseye import zoo
@@ -295,6 +296,6 @@ def test_ctrl_c_stops_with_130_and_leaves_nothing(here):
                 break
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "stopped; nothing half-made is left" in err and "Traceback" not in err
     assert out == "" and names() == []
