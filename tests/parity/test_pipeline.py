@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from mindseye.checkpoints.layout import convert
+from mindseye.checkpoints.layouts.diffusers import unet_rules
 from mindseye.networks import clip
 from mindseye.networks.unet import Config, Transformers, UNet
 from mindseye.noise import Noise
@@ -53,7 +55,7 @@ def twins() -> tuple[dict, StableDiffusion]:
     their_unet = unets.theirs_for(config).eval()
     their_unet.register_to_config(sample_size=64)
     unet = UNet(config).eval()
-    unet.load_state_dict(unets.converted(their_unet.state_dict(), config))
+    unet.load_state_dict(convert(their_unet.state_dict(), unet_rules(config)))
     their_vae, vae = vaes.twins(vaes.TINY)
     their_vae.register_to_config(scaling_factor=SCALE)
     vae.latents_std.fill_(1 / SCALE)
