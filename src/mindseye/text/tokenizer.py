@@ -113,7 +113,7 @@ class Tokenizer:
         if path.is_dir() and not (path / "vocab.json").is_file() and (path / "tokenizer.json").is_file():
             # What transformers 5 writes: both tables in one file of the `tokenizers` library.
             stored = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-            vocabulary = stored["vocab"] | {SOT: len(stored["vocab"]), EOT: len(stored["vocab"]) + 1} | stored["vocab"]
+            vocabulary = stored["vocab"]
             merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in stored["merges"]]
         elif path.is_dir():
             vocabulary = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
