@@ -4,6 +4,7 @@ A `Scene` is a description, drawn from a numpy generator and painted afterwards,
 the split it belongs to are known without looking at pixels.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -13,9 +14,20 @@ from numpy.typing import NDArray
 
 from mindseye.data.colours import COLOURS
 from mindseye.data.names import with_article
-from mindseye.data.shapes import coverage
+from mindseye.data.shapes import SHAPES, coverage
 
-__all__ = ["RELATIONS", "IconRef", "Placed", "Scene", "Thing", "paint", "relation_scene", "row_scene", "single_scene"]
+__all__ = [
+    "RELATIONS",
+    "IconRef",
+    "Placed",
+    "Scene",
+    "Thing",
+    "names_plain_shapes",
+    "paint",
+    "relation_scene",
+    "row_scene",
+    "single_scene",
+]
 
 Relation = Literal["left of", "right of", "above", "below", "next to"]
 RELATIONS: Final[tuple[Relation, ...]] = ("left of", "right of", "above", "below", "next to")
@@ -30,6 +42,11 @@ BACKGROUNDS: Final = tuple(COLOURS)
 STYLE_SHARE: Final = 0.55
 """How often a caption names the style of its icons."""
 NUMBERS: Final = {2: "two", 3: "three"}
+_PLAIN: Final = frozenset(
+    [*"a an and on background".split(), *NUMBERS.values(), *COLOURS, *SHAPES]
+    + [f"{shape}{ending}" for shape in SHAPES for ending in ("s", "es")]
+    + [word for phrases in PHRASES.values() for phrase in phrases for word in phrase.split()]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +169,11 @@ def plural(words: str) -> str:
     else:
         head += "s"
     return f"{head} with {tail}" if tail else head
+
+
+def names_plain_shapes(caption: str) -> bool:
+    """Whether a caption speaks of plain shapes, their colours, number and places, and of nothing else."""
+    return set(re.findall(r"[a-z]+", caption)) <= _PLAIN
 
 
 def _turn(rng: np.random.Generator, thing: Thing) -> float:

@@ -10,7 +10,7 @@ from mindseye.data.colours import COLOURS
 from mindseye.data.glyphs import SIDE, Corpus, IconRow, attribution, share
 from mindseye.data.iconsets import EMOJIBASE, ICON_SETS, fetch
 from mindseye.data.names import Names, with_article
-from mindseye.data.scenes import IconRef, Thing, paint, plural, relation_scene
+from mindseye.data.scenes import IconRef, Thing, names_plain_shapes, paint, plural, relation_scene
 from mindseye.data.shapes import SHAPES, silhouette
 from mindseye.errors import DataError
 
@@ -119,6 +119,28 @@ def test_captions_say_where_things_are() -> None:
             spots = [np.argwhere((abs(picture - COLOURS[c]).sum(-1)) < 12).mean(0)[::-1] for c in ("red", "blue")]
             assert sign * (spots[0][axis] - spots[1][axis]) > 20, scene.caption
             assert scene.background not in ("red", "blue")
+
+
+@pytest.mark.parametrize(
+    ("caption", "plain"),
+    [
+        ("a yellow diamond beside a purple crescent on a green background", True),
+        ("two black crosses", True),
+        ("three red hearts on an orange background", True),
+        ("a red apple", False),
+        ("a heart, glossy 3d", False),
+    ],
+)
+def test_captions_of_plain_shapes_are_known(caption: str, plain: bool) -> None:
+    assert names_plain_shapes(caption) == plain
+
+
+def test_what_the_corpus_says_of_shapes_alone_is_plain(corpus: Corpus) -> None:
+    scenes = [corpus.example(index).scene for index in range(200)]
+    shapes = [all(placed.thing.icon is None for placed in scene.things) for scene in scenes]
+    assert 20 < sum(shapes) < 180
+    for scene, plain in zip(scenes, shapes, strict=True):
+        assert names_plain_shapes(scene.caption) == plain, scene.caption
 
 
 def test_a_dyed_icon_takes_the_colour_and_keeps_its_shading() -> None:

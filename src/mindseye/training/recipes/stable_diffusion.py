@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mindseye.data.scenes import names_plain_shapes
 from mindseye.diffusion.denoiser import pooled_vector
 from mindseye.diffusion.objective import LatentDiffusion
 from mindseye.diffusion.schedule import RectifiedFlow
@@ -39,6 +40,9 @@ LEVEL_MEAN = 0.9
 LEVEL_SPREAD = 1.2
 """More noise than the middle: over 8x8 latents the caption hardly matters below time 0.65 (a wrong caption raises the
 loss by 0.03 there, and by 0.45 at 0.85, 1.1 at 0.97), and evenly centred levels train there one time in twelve."""
+PLAIN_TIMES = 3
+"""How often pictures of plain shapes are seen for each time that others are: which word goes with which thing, and
+where it stands, is learned from them, and came slowest when they were seen once (no relation in 355,000 pictures)."""
 PROMPTS = (
     "a red apple",
     "a blue heart",
@@ -61,7 +65,16 @@ PROMPTS = (
 
 
 class EncodedFeed:
-    """Latents with the encodings of their captions."""
+    """Latents with the encodings of their captions.
+
+    Args:
+        latents: One a picture.
+        tokens: One sequence a caption.
+        vectors: One a caption.
+        caption: Which caption belongs to a picture.
+        stream: The pictures of an epoch; one that stands there three times is seen three times.
+        seed: Of the order.
+    """
 
     def __init__(
         self,
@@ -69,17 +82,19 @@ class EncodedFeed:
         tokens: NDArray[np.float16],
         vectors: NDArray[np.float16],
         caption: NDArray[np.int64],
+        stream: NDArray[np.int64],
         seed: int = 0,
     ) -> None:
         self.latents = latents
         self.tokens = tokens
         self.vectors = vectors
         self.caption = caption
+        self.stream = stream
         self.seed = seed
 
     def batch(self, step: int, size: int) -> Batch:
         """``{"latents": B C h w, "tokens": B L D, "vector": B V}``."""
-        rows = np.sort(order(step, size, len(self.latents), self.seed))
+        rows = np.sort(self.stream[order(step, size, len(self.stream), self.seed)])
         words = self.caption[rows]
         arrays = {"latents": self.latents[rows], "tokens": self.tokens[words], "vector": self.vectors[words]}
         return {key: torch.from_numpy(np.asarray(value)).float() for key, value in arrays.items()}
@@ -123,7 +138,9 @@ def _feed(workshop: Workshop) -> Steps[Feed]:
         lambda start, stop: encode_text(clip, tokenizer, captions[start:stop])[1],
         stage="encode captions",
     )
-    return EncodedFeed(latents, tokens, vectors, where)
+    plain = np.array([names_plain_shapes(caption) for caption in captions])[where]
+    stream = np.repeat(np.arange(len(where)), np.where(plain, PLAIN_TIMES, 1))
+    return EncodedFeed(latents, tokens, vectors, where, stream)
 
 
 def _objective(workshop: Workshop) -> LatentDiffusion:
