@@ -164,8 +164,7 @@ class Tiled:
 
         program.append(_Layer(out, norm=decoder.norm_out, scale=Fraction(patch), above=patch, below=patch))
         with self._torus(codec):
-            z = latents * codec.latents_std[:, None, None] + codec.latents_mean[:, None, None]
-            x = decoder.middle(decoder.conv_in(codec.post_quant_conv(z)))
+            x = decoder.middle(decoder.conv_in(codec.post_quant_conv(codec.raw(latents))))
             x = decoder.levels[-1]["blocks"](x)  # type: ignore[index]
             return self._banded(program, x)
 
@@ -185,7 +184,7 @@ class Tiled:
         with self._torus(codec):
             x = encoder.middle(encoder.levels[-1](self._banded(program, pixels)))
             mean, _ = codec.quant_conv(encoder.conv_out(F.silu(encoder.norm_out(x)))).chunk(2, dim=1)
-        return (mean - codec.latents_mean[:, None, None]) / codec.latents_std[:, None, None]
+        return codec.normalised(mean)
 
     def _banded(self, program: "Sequence[_Step]", x: Tensor) -> Tensor:
         """Run residual blocks and the layers between them, holding little more than what is between two blocks."""

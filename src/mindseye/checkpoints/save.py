@@ -124,7 +124,11 @@ def load_part(path: Path, dtype: torch.dtype | None = torch.float32) -> nn.Modul
     wrong = compare(network.state_dict(), state)
     if wrong:
         raise WeightsError(f"{path} does not fit the network it names: {wrong}")
-    state = {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in state.items()}
+    exact = getattr(network, "exact", ())
+    if dtype is not None:
+        state = {k: v.to(torch.float32 if k in exact else dtype) for k, v in state.items() if v.is_floating_point()} | {
+            k: v for k, v in state.items() if not v.is_floating_point()
+        }
     network.load_state_dict(state, strict=True, assign=True)
     return network.eval().requires_grad_(False)
 

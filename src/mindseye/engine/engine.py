@@ -30,6 +30,10 @@ from mindseye.zoo import Card, Foreign
 _CHUNK_PIXELS = {"cpu": 2**18, "cuda": 2**21}
 """Pixels of one batch, by kind of device: sixteen pictures of 128x128 on a processor."""
 
+_SHORT_TILE = 256
+"""Pixels of the bands in which pictures are decoded where memory is short: at 512x512, 0.75 GB less than whole for twice
+the time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -117,7 +121,10 @@ class Engine:
         if name not in self._systems:
             policy = self._policy(card)
             parts = {part: self.parts.get(source, policy) for part, source in card.parts.items()}
-            self._systems[name] = system_class(card)(**parts, **card.facts)
+            kind = system_class(card)
+            # Where memory is so short that weights stay small, decoding whole would be the peak.
+            told = {"tile": _SHORT_TILE} if policy.keep and "tile" in kind.__dataclass_fields__ else {}
+            self._systems[name] = kind(**parts, **told, **card.facts)
         return self._systems[name]
 
     def _policy(self, card: Card) -> Policy:

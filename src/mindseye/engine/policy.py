@@ -85,8 +85,9 @@ def arrange(network: nn.Module, policy: Policy) -> nn.Module:
             wanted = parameter.dtype if narrow or not parameter.is_floating_point() else policy.dtype
             layout = policy.memory_format if parameter.ndim == 4 else torch.preserve_format
             parameter.data = parameter.data.to(dtype=wanted, memory_format=layout)
-        for buffer in module.buffers(recurse=False):
-            if buffer.is_floating_point():
+        exact = getattr(module, "exact", ())
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point() and name not in exact:
                 buffer.data = buffer.data.to(policy.dtype)
     return network
 

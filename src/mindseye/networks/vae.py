@@ -10,8 +10,9 @@ deviation a channel that live here as buffers, so what leaves `encode` and enter
 diffusion method needs to know about it (Stable Diffusion: mean 0, standard deviation 1 / 0.18215).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -199,9 +200,12 @@ class AutoencoderKL(nn.Module):
     """Pictures in [-1, 1] to normalised latents ``factor`` times smaller and back; satisfies `mindseye.codec.Codec`.
 
     ``latents_mean`` and ``latents_std`` (buffers, one number a channel, 0 and 1 until set) normalise: they are saved
-    with the weights and have no gradient.
+    with the weights and have no gradient. They stay in float32 whatever the network computes in: in bfloat16, a scale
+    of 0.18215 would be off by a five-hundredth.
     """
 
+    exact: ClassVar[tuple[str, ...]] = ("latents_mean", "latents_std")
+    """Buffers that keep their dtype."""
     latents_mean: Tensor
     latents_std: Tensor
 
@@ -238,14 +242,29 @@ class AutoencoderKL(nn.Module):
 
     def encode(self, pixels: Pixels) -> Latents:
         """The mode of the posterior, normalised. Sides must be multiples of ``factor``."""
-        mean, _ = self.posterior(pixels)
-        return (mean - self.latents_mean[:, None, None]) / self.latents_std[:, None, None]
+        return self.normalised(self.posterior(pixels)[0])
 
     def decode(self, latents: Latents) -> Pixels:
         """Pictures in about [-1, 1] (not clamped) from normalised latents."""
-        return self.decode_raw(latents * self.latents_std[:, None, None] + self.latents_mean[:, None, None])
+        return self.decode_raw(self.raw(latents))
+
+    def normalised(self, z: Latents) -> Latents:
+        """Latents with zero mean and unit variance over the training pictures, from the posterior's."""
+        return ((z - self.latents_mean[:, None, None]) / self.latents_std[:, None, None]).to(z.dtype)
+
+    def raw(self, latents: Latents) -> Latents:
+        """The inverse of `normalised`."""
+        return (latents * self.latents_std[:, None, None] + self.latents_mean[:, None, None]).to(latents.dtype)
 
     def decode_raw(self, z: Latents) -> Pixels:
         """Pictures from latents as `posterior` gives them: what training the autoencoder needs."""
         folded = self.decoder(self.post_quant_conv(z))
         return folded if self.config.patch == 1 else F.pixel_shuffle(folded, self.config.patch)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AutoencoderKL":
+        before = {name: getattr(self, name) for name in self.exact}
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            if buffer.dtype != (now := getattr(self, name)).dtype:
+                setattr(self, name, buffer.to(now.device))
+        return self

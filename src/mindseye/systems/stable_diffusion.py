@@ -64,6 +64,7 @@ class StableDiffusion:
         silent: Whether no negative prompt is told as zeros.
         words: Learned words that prompts may use.
         linear: A cheap look at latents, for previews of large pictures.
+        tile: Pixels of the bands in which larger pictures are decoded where nobody asks for others; 0 = whole.
     """
 
     Options: ClassVar[type] = knobs.Options
@@ -83,6 +84,7 @@ class StableDiffusion:
     silent: bool = False
     words: Words = field(default_factory=dict)
     linear: LinearPreview | None = None
+    tile: int = 0
 
     @property
     def multiple(self) -> int:
@@ -193,8 +195,8 @@ class _Run:
         if options.seamless:
             along = {"x": "x" in options.seamless, "y": "y" in options.seamless}
             network, codec = Seamless(network, **along), Seamless(cast("nn.Module", codec), **along)
-        if options.tile:
-            codec = Tiled(codec, tile=max(1, options.tile // codec.factor))
+        if tile := options.tile or system.tile:
+            codec = Tiled(codec, tile=max(1, tile // codec.factor))
         encode = codec.encode
         return cls(
             system=system,

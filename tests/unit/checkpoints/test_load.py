@@ -67,6 +67,21 @@ def test_channels_last(part: PartFile) -> None:
     assert torch.equal(network.conv_in.weight, load_foreign(part, torch.float16).conv_in.weight)
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+def test_channels_last_in_another_dtype(part: PartFile, dtype: torch.dtype) -> None:
+    plain = load_foreign(part, dtype).state_dict()
+    turned = load_foreign(part, dtype, memory_format=torch.channels_last).state_dict()
+    assert all(torch.equal(turned[key], plain[key]) for key in plain)
+    filters = [value for value in turned.values() if value.ndim == 4]
+    assert filters and all(value.is_contiguous(memory_format=torch.channels_last) for value in filters)
+
+
+def test_the_scale_of_latents_keeps_its_digits(tmp_path: Path, tiny) -> None:
+    codec = load_foreign(identify(tiny("sdxl").folder(tmp_path)).parts["codec"], torch.bfloat16)
+    assert next(codec.parameters()).dtype == torch.bfloat16 and codec.latents_std.dtype == torch.float32
+    torch.testing.assert_close(codec.latents_std, torch.full((4,), 1 / 0.13025))
+
+
 def test_tensors_that_are_not_aligned(tmp_path: Path, part: PartFile) -> None:
     """The official writer pads its header; others need not."""
     raw = part.files[0].read_bytes()

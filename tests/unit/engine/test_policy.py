@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mindseye.engine import policy
+from mindseye.engine.engine import Engine
 from mindseye.engine.policy import Policy, arrange, choose
 from mindseye.networks.unet import Config, Transformers, UNet
 
@@ -97,3 +98,9 @@ def test_arranged_in_one_dtype_and_layout():
     unet = arrange(UNet(TINY).half(), Policy(dtype=torch.float32, keep=False, memory_format=torch.channels_last))
     assert {p.dtype for p in unet.parameters()} == {torch.float32}
     assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_where_memory_is_short_pictures_are_decoded_in_bands(monkeypatch):
+    assert Engine(device="cpu").load().tile == 0
+    monkeypatch.setattr("mindseye.engine.engine.choose", lambda *_, **__: SMALL)
+    assert Engine(device="cpu").load().tile == 256

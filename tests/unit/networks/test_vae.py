@@ -83,6 +83,17 @@ def test_normalisation_by_channel(tiny):
 
 
 @torch.no_grad()
+def test_the_scale_keeps_its_digits_in_half_precision(tiny):
+    tiny.latents_std.fill_(1 / 0.18215)
+    tiny.bfloat16()
+    assert next(tiny.parameters()).dtype == torch.bfloat16
+    assert tiny.latents_std.dtype == torch.float32 and float(tiny.latents_std[0]) == pytest.approx(1 / 0.18215)
+    latents = tiny.encode(torch.zeros(1, 3, 8, 8, dtype=torch.bfloat16))
+    assert latents.dtype == tiny.decode(latents).dtype == torch.bfloat16
+    assert tiny.float().latents_std.dtype == torch.float32
+
+
+@torch.no_grad()
 def test_channels_last_is_the_same_and_stays(tiny):
     pixels = torch.rand(2, 3, 32, 32) * 2 - 1
     mean, _ = tiny.posterior(pixels)
