@@ -3,8 +3,9 @@
 A safetensors file begins with its table of contents: eight bytes of length, that much JSON, then the tensors. We read
 those few kilobytes by hand, without torch, so that a command line can say what a file is in milliseconds. Pickles
 (``.ckpt``, ``.bin``, ``.pt``) have no such table and are opened by ``torch.load(weights_only=True)``, memory mapped,
-which runs no code of the file's; one that asks for code is refused. Sharded files are their index and all the files it
-names. What a file is decided by is its first bytes, never its name.
+which runs no code of the file's; one that asks for code is refused. TorchScript archives, which that function refuses
+for being programs, are read for their tensors alone (`mindseye.checkpoints.torchscript`). Sharded files are their index
+and all the files it names. What a file is is decided by its first bytes, never its name.
 """
 
 import json
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from mindseye.checkpoints.torchscript import is_torchscript, read_torchscript
 from mindseye.errors import WeightsError, WeightsMissing
 
 if TYPE_CHECKING:
@@ -269,6 +271,8 @@ def open_pickle(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
         zipped = file.read(2) == b"PK"
     if zipped and not zipfile.is_zipfile(path):
         raise WeightsError(f"{path} is cut short: the end of the archive is missing", hint="download it again")
+    if zipped and is_torchscript(path):
+        return read_torchscript(path)
     harmless: list[Any] = []
     try:
         if zipped:

@@ -1,22 +1,24 @@
 """Names of OpenAI's CLIP release, which OpenCLIP kept: both towers, residual ones included.
 
 Queries, keys and values are one matrix here as there, and the projections into the common space multiply from the right
-in both, so nothing but names changes.
+in both, so nothing but names changes. OpenCLIP's newer class puts ``text.`` before the text tower's names, which is
+read and not written.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from mindseye.checkpoints.layout import Ignore, Rule
 
 if TYPE_CHECKING:
     from mindseye.networks.clip import Config
 
-__all__ = ["IGNORE", "clip_rules", "text_tower_rules"]
+__all__ = ["IGNORE", "clip_config", "clip_rules", "text_tower_rules"]
 
 IGNORE = (
     Ignore(r"input_resolution|context_length|vocab_size", "sizes, which the shapes say too"),
-    Ignore(r"attn_mask", "the causal mask: no weights"),
+    Ignore(r"(.*\.)?attn_mask", "the causal mask: no weights"),
 )
 BLOCK = {
     "attn.out_proj": "out",
@@ -26,6 +28,10 @@ BLOCK = {
     "mlp.c_proj": "down",
 }
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+HEADS = {1280: 80, 1408: 88, 1664: 104}
+"""Channels a head of OpenCLIP's H, g and bigG image towers by their width; 64 everywhere else."""
 
 
 def layer(theirs: str, ours: str, ends: tuple[str, ...] = ("weight", "bias")) -> Iterator[Rule]:
@@ -54,11 +60,76 @@ def text_tower_rules(config: "Config") -> Iterator[Rule]:
         yield Rule("text_projection", "text_tower.projection")
 
 
+def clip_config(
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    activation: str = "quick_gelu",
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> dict[str, Any]:
+    """A `mindseye.networks.clip.Config` of a whole CLIP as plain values, from shapes.
+
+    Args:
+        shapes: Of all tensors, by these names.
+        activation: No shape tells it: "quick_gelu" in OpenAI's own weights, "gelu" in most of OpenCLIP's.
+        mean: Of the training pictures' colours; OpenAI's when None.
+        std: Their deviation.
+
+    Raises:
+        KeyError: A tensor is missing that every such file has.
+        ValueError: An image tower of another kind.
+    """
+    before = "text." if "text.token_embedding.weight" in shapes else ""
+    vocabulary, width = shapes[f"{before}token_embedding.weight"]
+    text = {
+        "vocabulary": vocabulary,
+        "length": shapes[f"{before}positional_embedding"][0],
+        "width": width,
+        "layers": _count(shapes, f"{before}transformer.resblocks."),
+        "heads": max(1, width // 64),
+        "activation": activation,
+    }
+    embed = shapes[f"{before}text_projection"][1]
+    colours = {name: list(value) for name, value in (("mean", mean), ("std", std)) if value is not None}
+    return {"text": text, "image": _image_config(shapes, activation), "embed": embed, **colours}
+
+
+def _image_config(shapes: Mapping[str, tuple[int, ...]], activation: str) -> dict[str, Any]:
+    """The image tower: a vision transformer has a projection, a residual network a pool that attends."""
+    if "visual.proj" in shapes:
+        width, _, patch, _ = shapes["visual.conv1.weight"]
+        hidden = shapes["visual.transformer.resblocks.0.mlp.c_fc.weight"][0]
+        return {
+            "size": math.isqrt(shapes["visual.positional_embedding"][0] - 1) * patch,
+            "patch": patch,
+            "width": width,
+            "layers": _count(shapes, "visual.transformer.resblocks."),
+            "heads": max(1, width // HEADS.get(width, 64)),
+            "hidden": None if hidden == 4 * width else hidden,
+            "activation": activation,
+        }
+    if "visual.attnpool.positional_embedding" in shapes:
+        width = shapes["visual.layer1.0.conv1.weight"][0]
+        return {
+            "size": math.isqrt(shapes["visual.attnpool.positional_embedding"][0] - 1) * 32,
+            "width": width,
+            "layers": [_count(shapes, f"visual.layer{stage}.") for stage in range(1, 5)],
+            "heads": width * 32 // 64,
+        }
+    raise ValueError("its image tower is neither a vision transformer nor a residual network of CLIP's kind")
+
+
+def _count(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
+    """How many blocks there are."""
+    return len({key[len(prefix) :].partition(".")[0] for key in shapes if key.startswith(prefix)})
+
+
 def clip_rules(config: "Config") -> Iterator[Rule]:
     """All of a CLIP."""
     from mindseye.networks.clip import ResNet, ViT
 
-    yield from text_tower_rules(config)
+    for rule in text_tower_rules(config):
+        yield Rule(rule.theirs, rule.ours, rule.op, also=(f"text.{rule.theirs}",))
     yield Rule("logit_scale", "logit_scale")
     if isinstance(config.image, ViT):
         yield Rule("visual.conv1.weight", "image_tower.patches.weight")

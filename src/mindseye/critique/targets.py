@@ -1,0 +1,126 @@
+"""What is aimed for, in each critic's space: prompts, pictures and noise as weighted directions, worked out once.
+
+A picture as a prompt is shown to a critic through the same cuts as the picture in the making, and each cut is an aim
+with its share of the weight (VQGAN+CLIP and CLIP-guided diffusion notebooks). Its cuts are drawn from a seed of their
+own, so that they do not depend on which picture is being made. Noise is a normal direction drawn from its seed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from mindseye.critique.critic import Critic
+from mindseye.critique.cuts import Scheme
+from mindseye.critique.grammar import Normal, Wish, parse, scaled, wishes
+from mindseye.errors import ImageError
+from mindseye.noise import Noise
+from mindseye.pictures import open_image
+from mindseye.pixels import from_image
+
+__all__ = ["Aims", "Targets", "Wish", "embed", "parse", "wishes"]
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What one critic is to look for.
+
+    Attributes:
+        vectors: Unit rows in its space.
+        weights: Of each; negative pushes away.
+        stops: Signed distance at which each stops pulling.
+        wish: Of each, which wish of `Targets` it came from.
+    """
+
+    vectors: Float[Tensor, "P D"]
+    weights: Float[Tensor, "P"]
+    stops: Float[Tensor, "P"]
+    wish: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What all critics are to look for.
+
+    Attributes:
+        aims: One a critic.
+        wishes: Where they came from.
+    """
+
+    aims: tuple[Aims, ...]
+    wishes: tuple[Wish, ...]
+
+
+@torch.no_grad()
+def embed(
+    critics: Sequence[Critic],
+    found: Sequence[Wish],
+    *,
+    normal: Normal = "none",
+    cuts: Scheme | None = None,
+    size: tuple[int, int] | None = None,
+    look: Callable[[str], Image.Image] | None = None,
+) -> Targets:
+    """Wishes as directions.
+
+    Args:
+        critics: Who will look.
+        found: From `wishes` or `parse`.
+        normal: How the weights are made comparable; see `mindseye.critique.grammar.scaled`.
+        cuts: Through which cuts pictures are seen; whole, scaled and cropped to the critic's square, when None.
+        size: Width and height of the picture in the making: a prompt picture is fitted to its area, keeping its shape.
+        look: Opens pictures by what the wish says; the file of that path when None.
+
+    Raises:
+        OptionError: The weights sum to about zero.
+        ImageError: A picture that cannot be read, or an address: nothing is downloaded here.
+    """
+    found = scaled(found, normal)
+    pictures = {each.text: (look or _opened)(each.text) for each in found if each.kind == "image"}
+    words = [each.text for each in found if each.kind == "text"]
+    aims = []
+    for critic in critics:
+        told = critic.embed_text(words or [""]).float()
+        device, width, lines = told.device, told.shape[1], iter(told)
+        rows: list[Tensor] = []
+        for each in found:
+            if each.kind == "text":
+                rows.append(next(lines)[None])
+            elif each.kind == "image":
+                rows.append(_seen(critic, pictures[each.text], cuts, size).float())
+            else:
+                rows.append(F.normalize(Noise((int(each.text),)).normal(width), dim=1).to(device))
+        counts = [len(row) for row in rows]
+        weights = [each.weight / count for each, count in zip(found, counts, strict=True) for _ in range(count)]
+        stops = [each.stop for each, count in zip(found, counts, strict=True) for _ in range(count)]
+        wish = tuple(place for place, count in enumerate(counts) for _ in range(count))
+        strong, held = (torch.tensor(each, dtype=torch.float32, device=device) for each in (weights, stops))
+        aims.append(Aims(torch.cat(rows), strong, held, wish))
+    return Targets(tuple(aims), found)
+
+
+def _opened(path: str) -> Image.Image:
+    if "://" in path:
+        raise ImageError(f"{path!r:.120} is an address; pictures are read from files", hint="download it first")
+    return open_image(path)
+
+
+def _seen(
+    critic: Critic, picture: Image.Image, cuts: Scheme | None, size: tuple[int, int] | None
+) -> Float[Tensor, "K D"]:
+    """A picture in a critic's space, once or once a cut."""
+    if cuts is None:
+        return critic.embed_image(from_image(picture, (critic.size, critic.size)))
+    if size is not None:
+        # The area of the picture in the making, never larger than the prompt picture itself.
+        factor = min(1.0, (size[0] * size[1] / (picture.width * picture.height)) ** 0.5)
+        fitted = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+        pixels = from_image(picture.resize(fitted, Image.Resampling.LANCZOS))
+    else:
+        pixels = from_image(picture)
+    boxes, changes = cuts.draw(pixels.shape[-2], pixels.shape[-1], critic.size, 0.0, Noise((0,)))
+    return critic.embed_image(cuts.show(pixels, boxes, changes, critic.size)[0])
