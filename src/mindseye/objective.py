@@ -31,6 +31,9 @@ class Objective(nn.Module):
     batch beforehand, or held in a tuple.
     """
 
+    share: float = 0.0
+    """How much of the run is done, 0 to 1; the trainer says so before every step."""
+
     def __init__(self) -> None:
         super().__init__()
         self.generator = torch.Generator()

@@ -101,7 +101,8 @@ def train(
     window, counted = time.monotonic(), 0
     yield Progress("train", step, total(), tuple)
     while share() < 1:
-        rate = learning_rate(recipe.optimizer, step - (first if hours else 0), share())
+        objective.share = min(share(), 1.0)  # time goes on after the loop has looked at it
+        rate = learning_rate(recipe.optimizer, step - (first if hours else 0), objective.share)
         for turn, optimizer in optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = rate

@@ -1,0 +1,132 @@
+"""VQGAN-CLIP: a codebook's words are arranged until CLIP reads the prompt in them.
+
+Katherine Crowson, April 2021 (notebook; arXiv:2204.08583), and its many descendants (nerdyrodent/VQGAN-CLIP). A grid
+of latents is quantised to a VQGAN's codes, decoded, cut to pieces and shown to CLIP; the gradient goes back through the
+decoder and straight through the choice of codes to the latents (`mindseye.ascent.codebook`).
+
+Repaired: the seed fixes the first grid too, and prompts may hold colons and addresses.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from mindseye.ascent.codebook import CodebookCanvas, random_codes
+from mindseye.critique.critic import ClipCritic, critics_of
+from mindseye.errors import SizeError
+from mindseye.networks.clip import CLIP
+from mindseye.networks.vqgan import VQGAN
+from mindseye.nn.seamless import Seamless
+from mindseye.noise import Noise
+from mindseye.request import Request, Steps
+from mindseye.shapes import Latents, Pixels
+from mindseye.systems import painting
+from mindseye.systems.base import known, option
+from mindseye.systems.painting import Scene
+from mindseye.text.tokenizer import Tokenizer
+
+__all__ = ["VQGANCLIP"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Knobs(painting.Knobs):
+    """The knobs of the method."""
+
+    lr: float = option(0.05, "size of a step", low=1e-7, high=10)
+    cuts: int = option(64, "pieces of the picture that the critic looks at in every step", low=1, high=4096)
+    pull_codes: float = option(
+        0.0, "how strongly latents stay near the start's, at strength 0; at strength 1 not at all", low=0, high=1e6
+    )
+    seamless: str = option("", "edges that meet when tiled: x, y or xy", choices=("", "x", "y", "xy"))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VQGANCLIP:
+    """Text to pictures by codes.
+
+    Attributes:
+        codec: Pixels to codes and back.
+        clip: The critic.
+        tokenizer: Its tokenizer.
+        clip_2: A second critic; their opinions are added.
+        tokenizer_2: Its tokenizer.
+        clip_3: A third.
+        tokenizer_3: Its tokenizer.
+    """
+
+    Options: ClassVar[type] = Knobs
+
+    codec: VQGAN
+    clip: CLIP
+    tokenizer: Tokenizer
+    clip_2: CLIP | None = None
+    tokenizer_2: Tokenizer | None = None
+    clip_3: CLIP | None = None
+    tokenizer_3: Tokenizer | None = None
+
+    @property
+    def critics(self) -> tuple[ClipCritic, ...]:
+        """Who looks."""
+        return critics_of((self.clip, self.tokenizer), (self.clip_2, self.tokenizer_2), (self.clip_3, self.tokenizer_3))
+
+    def notices(self, request: Request) -> list[str]:
+        """What will not be done to the letter."""
+        return painting.notices(self.critics, request)
+
+    def synthesize(self, request: Request, options: Knobs, noise: Noise) -> Steps[Pixels]:
+        """Paint.
+
+        Args:
+            request: Resolved.
+            options: The knobs of the method.
+            noise: One seed a picture.
+
+        Raises:
+            PromptError: Nothing to aim for.
+            OptionError: Knobs that contradict each other.
+            SizeError: Sides that are no multiples of the codec's factor.
+        """
+        width, height = known(request.size, "size")
+        factor = self.codec.factor
+        if width % factor or height % factor:
+            raise SizeError(f"{width}x{height}: sides must be multiples of {factor}")
+        scene = Scene.of(self.critics, request, options, painting.cutting(options))
+        codec = self.codec
+        if options.seamless:
+            codec = Seamless(self.codec, x="x" in options.seamless, y="y" in options.seamless)
+        free = None if scene.mask is None else _free(scene.mask, (height // factor, width // factor))
+        start = self._start(codec, scene, noise, (height // factor, width // factor), free)
+        canvas = CodebookCanvas(
+            codec, self.codec.codebook, start, pull=options.pull_codes * (1 - request.strength), free=free
+        )
+        return (yield from scene.paint(canvas, noise, options.lr))
+
+    @torch.no_grad()
+    def _start(
+        self,
+        codec: VQGAN | Seamless,
+        scene: Scene,
+        noise: Noise,
+        grid: tuple[int, int],
+        free: Float[Tensor, "1 1 h w"] | None,
+    ) -> Latents:
+        """The grid to start from: the picture's own codes, and codes at random where it is not to be seen."""
+        codes = self.codec.codebook
+        chance = random_codes(codes, noise, grid)
+        if scene.picture is None:
+            return chance
+        own = self.codec.quantise(codec.encode(scene.picture.to(codes.dtype))).embeddings.float()
+        if scene.start is not None:
+            return own.expand(len(chance), -1, -1, -1)
+        return chance if free is None else torch.lerp(own, chance, free)
+
+
+def _free(mask: Float[Tensor, "1 1 H W"], grid: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
+    """Which latents may change: those with any pixel, at least half, that is painted."""
+    return (F.adaptive_max_pool2d(mask, grid) >= 0.5).to(mask)

@@ -1,0 +1,135 @@
+"""VQGAN-CLIP on a tiny codec and critic."""
+
+import dataclasses
+
+import pytest
+import torch
+from PIL import Image
+from tests.unit.ascent.tiny import ask, critic, likeness, randomised, tokenizer
+
+from mindseye.ascent.codebook import CodebookCanvas, random_codes
+from mindseye.errors import SizeError
+from mindseye.networks.vae import Tower
+from mindseye.networks.vqgan import VQGAN, Config
+from mindseye.nn.seamless import Seamless
+from mindseye.noise import Noise
+from mindseye.pixels import from_image, to_images
+from mindseye.request import Request, Result, drain
+from mindseye.systems.base import System
+from mindseye.systems.motion import Motion, film
+from mindseye.systems.vqgan_clip import VQGANCLIP
+
+
+def codec(quantizer="nearest"):
+    """Sides a quarter as long."""
+    torch.manual_seed(5)
+    tower = Tower(channels=(8, 8, 8), blocks=(1, 1, 1), middle=False)
+    config = Config(
+        encoder=tower, decoder=tower, codes=24, code_channels=4, z_channels=4, quantizer=quantizer, groups=4
+    )  # fmt: skip
+    found = randomised(VQGAN(config), 5)
+    with torch.no_grad():
+        found.quantizer.weight.normal_(generator=torch.Generator().manual_seed(5))
+    return found
+
+
+@pytest.fixture(scope="module")
+def system():
+    return VQGANCLIP(codec=codec(), clip=critic(), tokenizer=tokenizer())
+
+
+@pytest.fixture(scope="module")
+def gumbel():
+    return VQGANCLIP(codec=codec("gumbel"), clip=critic(), tokenizer=tokenizer())
+
+
+def image():
+    """A picture."""
+    found = Image.new("RGB", (32, 32), (40, 90, 200))
+    found.paste((220, 200, 40), (8, 8, 24, 24))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["system", "gumbel"])
+def test_the_critic_comes_to_like_what_it_asked_for(kind, request):
+    system = request.getfixturevalue(kind)
+    before = likeness(system, ask(system, steps=1, options={"lr": 1e-7}), "a red apple")
+    after = likeness(system, ask(system, steps=60, options={"lr": 0.1}), "a red apple")
+    assert after > before + 0.03
+
+
+def test_a_seed_is_a_seed_in_any_batch(system):
+    alone, both = ask(system, seeds=(6,)), ask(system, seeds=(5, 6))
+    assert torch.allclose(both[1], alone[0], atol=1e-4)
+    assert not torch.allclose(both[0], both[1], atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["system", "gumbel"])
+def test_a_start_picture_is_its_own_codes(kind, request):
+    system = request.getfixturevalue(kind)
+    got = ask(system, image=image(), strength=0.0)
+    own = system.codec.from_ids(system.codec.to_ids(from_image(image())))
+    assert torch.allclose(got, own.clamp(-1, 1), atol=1e-5)
+    # Forgotten altogether, it is as if it had not been.
+    assert torch.equal(ask(system, image=image(), strength=1.0), ask(system))
+
+
+def test_codes_are_pulled_to_the_start(system):
+    start = ask(system, image=image(), strength=0.0)
+    free, held = (
+        ask(system, image=image(), strength=0.9, steps=20, options={"pull_codes": pull, "lr": 0.2})
+        for pull in (0.0, 1e5)
+    )
+    assert (held - start).square().mean() < 0.5 * (free - start).square().mean()
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_what_the_mask_keeps_is_kept_to_the_bit(system, strength):
+    mask = Image.new("L", (32, 32), 0)
+    mask.paste(255, (0, 0, 14, 32))
+    got = ask(system, image=image(), mask=mask, strength=strength, steps=10)
+    assert torch.equal(got[..., 14:], from_image(image())[..., 14:])
+    assert (got - from_image(image()))[..., :14].abs().max() > 0.05
+
+
+def test_edges_meet_when_asked(system):
+    """Codes pushed around a torus are the picture pushed around; the codec is as it was afterwards."""
+    codes = random_codes(system.codec.codebook, Noise([1]), (8, 8))
+    for edges, shifts, same in (("xy", (3, 5), True), ("x", (0, 5), True), ("x", (3, 0), False), ("", (3, 5), False)):
+        got = ask(system, steps=1, options={"lr": 1e-7, "seamless": edges})
+        codec = Seamless(system.codec, x="x" in edges, y="y" in edges)
+        pushed = CodebookCanvas(codec, system.codec.codebook, codes.roll(shifts, (2, 3))).final()
+        back = pushed.roll((-4 * shifts[0], -4 * shifts[1]), (2, 3))
+        assert torch.allclose(back, got, atol=1e-4) == same
+    assert not [module for module in system.codec.modules() if "_conv_forward" in module.__dict__]
+
+
+@pytest.mark.parametrize("size", [(30, 32), (32, 34)])
+def test_sides_are_multiples_of_the_factor(system, size):
+    with pytest.raises(SizeError, match="multiples of 4"):
+        ask(system, size=size)
+    assert ask(system, size=(40, 24), steps=1).shape == (1, 3, 24, 40)
+
+
+def test_a_film_repaints_every_frame(system):
+    def draw(request):
+        settings = system.Options(cuts=2)
+        pixels = yield from system.synthesize(request, settings, Noise([request.seed]))
+        return Result(images=to_images(pixels), seeds=(request.seed,), request=request, seconds=0.0)
+
+    done = []
+    request = Request(prompt="a red apple", size=(32, 32), steps=4, seed=1, strength=0.5, guidance=1.0, sampler="")
+    drain(film(request, Motion.of({"zoom": "1.2", "angle": "5"}), 3, draw, done))
+    assert len(done) == 3 and {each.images[0].size for each in done} == {(32, 32)}
+    assert done[1].images[0].tobytes() != done[2].images[0].tobytes()
+
+
+def test_half_precision_codecs_serve():
+    system = VQGANCLIP(codec=codec().to(torch.bfloat16), clip=critic().to(torch.bfloat16), tokenizer=tokenizer())
+    got = ask(system, image=image(), strength=0.5, steps=4)
+    assert got.dtype == torch.float32 and torch.isfinite(got).all()
+
+
+def test_options_have_help(system):
+    assert isinstance(system, System)
+    assert all(field.metadata.get("help") for field in dataclasses.fields(VQGANCLIP.Options))
