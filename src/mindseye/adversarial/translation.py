@@ -1,0 +1,145 @@
+"""Pictures to pictures by contest: with pairs (pix2pix), and without (CycleGAN).
+
+Isola et al. 2016 (arXiv:1611.07004): of a pair, the painted target must not be told from the true one when the source
+is shown beside it, and must lie near it. Zhu et al. 2017 (arXiv:1703.10593): without pairs, going there and back must
+give the picture one came from.
+
+Deviation: CycleGAN shows its judges paintings of up to fifty steps ago; a step that remembers others cannot be resumed
+exactly, so ours see this step's only.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.nn import functional as F
+
+from mindseye.adversarial.augment import Policy, augment
+from mindseye.adversarial.losses import CONTESTS, Kind
+from mindseye.adversarial.objective import DISCRIMINATOR, GENERATOR, frozen
+from mindseye.objective import Batch, Loss, Objective
+
+__all__ = ["Cycling", "Pairing"]
+
+
+class Pairing(Objective):
+    """pix2pix.
+
+    Args:
+        translator: Source and noise to target.
+        judge: Of six channels, source and target.
+        name: Of the part.
+        kind: Of the contest; "non-saturating" in the paper.
+        near: Weight of the mean absolute difference; 100 in the paper.
+        z_dim: Numbers of noise.
+    """
+
+    def __init__(
+        self,
+        translator: nn.Module,
+        judge: nn.Module,
+        *,
+        name: str,
+        kind: Kind = "non-saturating",
+        near: float = 100.0,
+        z_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        self.translator, self.judge = translator, judge
+        self.kind: Kind = kind
+        self.name, self.near, self.z_dim = name, near, z_dim
+
+    def turns(self) -> Mapping[str, Iterable[Parameter]]:
+        """Judge, then translator."""
+        return {DISCRIMINATOR: self.judge.parameters(), GENERATOR: self.translator.parameters()}
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The translator."""
+        return {self.name: self.translator}
+
+    def forward(self, batch: Batch, turn: str) -> Loss:
+        """``batch["source"]`` and ``batch["pixels"]``: pairs, ``B 3 H W``."""
+        source, target = batch["source"], batch["pixels"]
+        z = torch.randn(len(source), self.z_dim, generator=self.generator).to(source.device) if self.z_dim else None
+        contest = CONTESTS[self.kind]
+        if turn == DISCRIMINATOR:
+            with torch.no_grad():
+                painted = self.translator(source, z)
+            # The paper halves it: the judge learns at half the pace.
+            real = self.judge(torch.cat([source, target], 1)).float()
+            fake = self.judge(torch.cat([source, painted], 1)).float()
+            told = {"real": float((real > 0).float().mean()), "fake": float((fake < 0).float().mean())}
+            return Loss(0.5 * (contest.real(real) + contest.fake(fake)), told)
+        with frozen(self.judge):
+            painted = self.translator(source, z)
+            fooled = contest.generator(self.judge(torch.cat([source, painted], 1)).float())
+        distance = F.l1_loss(painted, target)
+        return Loss(fooled + self.near * distance, {"l1": float(distance.detach()), "fooled": float(fooled.detach())})
+
+
+class Cycling(Objective):
+    """CycleGAN.
+
+    Args:
+        there: From the first kind of picture to the second.
+        back: From the second to the first.
+        judge_there: Of the second kind.
+        judge_back: Of the first.
+        names: Of the parts ``there`` and ``back``.
+        cycle: Weight of the way there and back; 10 in the paper.
+        identity: Weight of leaving alone what is of the kind already, as a share of ``cycle``; 0.5 in the paper.
+        policies: How what the judges see is changed.
+    """
+
+    def __init__(
+        self,
+        there: nn.Module,
+        back: nn.Module,
+        judge_there: nn.Module,
+        judge_back: nn.Module,
+        *,
+        names: tuple[str, str],
+        cycle: float = 10.0,
+        identity: float = 0.5,
+        policies: tuple[Policy, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.there, self.back, self.judge_there, self.judge_back = there, back, judge_there, judge_back
+        self.names, self.cycle, self.identity, self.policies = names, cycle, identity, policies
+
+    def turns(self) -> Mapping[str, Iterable[Parameter]]:
+        """Both judges, then both translators."""
+        judges = chain(self.judge_there.parameters(), self.judge_back.parameters())
+        return {DISCRIMINATOR: list(judges), GENERATOR: [*self.there.parameters(), *self.back.parameters()]}
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Both translators."""
+        return dict(zip(self.names, (self.there, self.back), strict=True))
+
+    def forward(self, batch: Batch, turn: str) -> Loss:
+        """``batch["source"]`` and ``batch["pixels"]``: pictures of the two kinds, not paired."""
+        first, second = batch["source"], batch["pixels"]
+        contest = CONTESTS["least-squares"]
+
+        def look(judge: nn.Module, pixels: Tensor) -> Tensor:
+            return judge(augment(pixels, self.policies, self.generator)).float()
+
+        if turn == DISCRIMINATOR:
+            with torch.no_grad():
+                to_second, to_first = self.there(first), self.back(second)
+            total = first.new_zeros(())
+            for judge, real, fake in ((self.judge_there, second, to_second), (self.judge_back, first, to_first)):
+                total = total + 0.5 * (contest.real(look(judge, real)) + contest.fake(look(judge, fake)))
+            return Loss(total, {})
+        with frozen(self.judge_there, self.judge_back):
+            to_second, to_first = self.there(first), self.back(second)
+            fooled = contest.generator(look(self.judge_there, to_second))
+            fooled = fooled + contest.generator(look(self.judge_back, to_first))
+        again = F.l1_loss(self.back(to_second), first) + F.l1_loss(self.there(to_first), second)
+        total = fooled + self.cycle * again
+        if self.identity:
+            alone = F.l1_loss(self.there(second), second) + F.l1_loss(self.back(first), first)
+            total = total + self.cycle * self.identity * alone
+        return Loss(total, {"cycle": float(again.detach()), "fooled": float(fooled.detach())})
