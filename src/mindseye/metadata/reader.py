@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindseye.errors import ImageError
-from mindseye.metadata import a1111, comfy, fooocus, invoke, novelai, plain, stealth, swarm
+from mindseye.metadata import a1111, comfy, disco, fooocus, invoke, novelai, plain, stealth, swarm
 from mindseye.metadata.chunks import chunks_of, unfolded
 from mindseye.metadata.found import LONGEST_JSON, Fields, Found, Reader, gathered, real, size_of, text_of, whole
 from mindseye.metadata.own import parse_account
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 READERS: tuple[Reader, ...] = (
+    disco.read,
     swarm.read,
     fooocus.read,
     invoke.read,

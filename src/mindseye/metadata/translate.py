@@ -6,13 +6,13 @@ the GPU unless it says otherwise. The options that stand for these are set here,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mindseye.errors import ImageError
-from mindseye.metadata import names
+from mindseye.metadata import disco, names
 from mindseye.metadata.dialects import to_a1111
-from mindseye.metadata.found import Fields, Found, stem
+from mindseye.metadata.found import Fields, Found, parse_object, stem
 from mindseye.request import DEFAULT, LONGEST_PROMPT, SEEDS, Request, Scalar, from_json
 
 __all__ = ["Drawer", "to_request"]
@@ -106,6 +106,8 @@ def to_request(
     if "prompt" not in fields:
         raise ImageError(f"it was made by {found.tool} and does not say by which words", hint="give a prompt")
     card, own = _choose(fields, cards, model)
+    if found.tool == "Disco Diffusion":
+        return _disco(found, card, own)
     notices = [*found.notices, *_about_model(found, card, own)]
     filled: dict[str, Any] = {"model": card.name, **_words(found, notices)}
     filled |= _numbers(fields, notices)
@@ -136,6 +138,18 @@ def _again(found: Found) -> tuple[Request, tuple[str, ...]]:
 
     request = from_json(stored | {"count": 1, "seed": found.fields.get("seed")}, never)
     return request, tuple(notices)
+
+
+def _disco(found: Found, card: Drawer, own: bool) -> tuple[Request, tuple[str, ...]]:
+    """Disco Diffusion's settings name the same knobs as our Disco has; they mean nothing elsewhere."""
+    told, said = disco.to_request(parse_object(found.raw) or {}, model=card.name)
+    notices = [*said, *_about_model(found, card, own)]
+    if card.options is None or "inner" in card.options:
+        options = _allowed(dict(told.options), card, notices)
+    else:
+        notices.append(f"{card.name} is no Disco Diffusion: its words, size and seed are kept, not its knobs")
+        told, options = replace(told, guidance=None, sampler=None, steps=None, strength=Request(prompt="").strength), {}
+    return replace(told, size=_size(told.size, card, own, notices), options=options), tuple(dict.fromkeys(notices))
 
 
 def _choose(fields: Fields, cards: Sequence[Drawer], model: str | None) -> tuple[Drawer, bool]:

@@ -47,7 +47,7 @@ class Knobs:
     family: str = option("crowson", "whose way of cutting", choices=tuple(FAMILIES))
     power: float = option(1.0, "above 1 more small pieces, below 1 more large ones", low=0.01, high=100)
     augment: str = option("family", "whether pieces are turned, tilted and recoloured", choices=("family", "yes", "no"))
-    chunk: int = option(64, "pieces it looks at in one go; fewer need less memory", low=1, high=4096)
+    chunk: int = option(16, "pieces it looks at in one go; fewer need less memory", low=1, high=4096)
 
     critics: str = option("", "CLIPs of your library to listen to in place of its own: NAME, NAME; pocket is ours")
 

@@ -242,3 +242,16 @@ def test_a_translator_translates():
     several = run(noisy, asked(image=image), seeds=[0, 1])
     assert (several[0] - several[1]).abs().max() > 1e-6
     assert torch.allclose(run(noisy, asked(image=image), seeds=[1])[0], several[1], atol=1e-5)
+
+
+def test_from_one_seed_to_another(painter, clip, tokenizer):
+    system = GAN(painter, clip, tokenizer)
+
+    def ask(seed, **options):
+        settings = system.Options(candidates=4, **options)
+        return drain(system.synthesize(asked(), settings, Noise([seed])))
+
+    alone = drain(GAN(painter).synthesize(asked(), GAN.Options(candidates=1), Noise([7])))
+    assert torch.equal(ask(3, variation_seed=7, variation_strength=1.0), alone)
+    half, end = ask(3, variation_seed=7, variation_strength=0.5), ask(3, variation_seed=7, variation_strength=1.0)
+    assert not torch.equal(half, end)

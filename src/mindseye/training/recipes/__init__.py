@@ -4,9 +4,13 @@ from collections.abc import Callable
 from typing import Final
 
 from mindseye.training.recipe import Craft, Recipe
+from mindseye.training.recipes.adm import adm_pocket
 from mindseye.training.recipes.clip import bpe_pocket, clip_pocket, clip_rn_pocket
+from mindseye.training.recipes.gan import biggan_pocket, dcgan_pocket, textgan_pocket
 from mindseye.training.recipes.stable_diffusion import unet_pocket
+from mindseye.training.recipes.translator import cyclegan_pocket, pix2pix_pocket
 from mindseye.training.recipes.vae import vae_pocket
+from mindseye.training.recipes.vqgan import vqgan_pocket
 
 __all__ = ["RECIPES"]
 
@@ -16,4 +20,11 @@ RECIPES: Final[dict[str, Callable[[], Recipe | Craft]]] = {
     "clip-pocket": clip_pocket,
     "clip-rn-pocket": clip_rn_pocket,
     "unet-pocket": unet_pocket,
+    "dcgan-pocket": dcgan_pocket,
+    "biggan-pocket": biggan_pocket,
+    "textgan-pocket": textgan_pocket,
+    "vqgan-pocket": vqgan_pocket,
+    "adm-pocket": adm_pocket,
+    "pix2pix-pocket": pix2pix_pocket,
+    "cyclegan-pocket": cyclegan_pocket,
 }
