@@ -10,13 +10,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mindseye.checkpoints.releases import PartFile, Release
-from mindseye.errors import UnknownName
+from mindseye.checkpoints.releases import EARLY, PartFile, Release
+from mindseye.errors import UnknownName, UsageError
 from mindseye.request import DEFAULT, Scalar
 
-__all__ = ["DEFAULT", "ZOO", "Card", "File", "Foreign", "Pocket", "Source", "Vocabulary", "card_of", "find", "trained"]
+if TYPE_CHECKING:
+    from mindseye.checkpoints.kinds import Kind
+
+__all__ = [
+    "DEFAULT", "MANNERS", "ZOO", "Card", "File", "Foreign", "Manner", "Pocket", "Source", "Vocabulary", "card_of",
+    "find", "trained",
+]  # fmt: skip
 
 POCKET = Path(__file__).parent / "pocket"
 """Where the shipped miniature parts lie."""
@@ -153,8 +159,32 @@ ZOO: tuple[Card, ...] = (
         paper="arXiv:2112.10752",
         training="nine openly licensed icon sets and plain shapes, composed into scenes with exact captions; on two "
         "processor cores",
-        defaults={"steps": 25, "guidance": 4.0, "sampler": "euler"},
+        defaults={"steps": 25, "guidance": 7.0, "sampler": "euler"},
+        options={"shift": 2.0},
         facts={"prediction": "flow"},
+    ),
+    Card(
+        name="deep-daze-pocket",
+        system="mindseye.systems.deep_daze:DeepDaze",
+        parts={"clip": Pocket("clip"), "tokenizer": Pocket("bpe", length=48)},
+        native=(128, 128),
+        multiple=1,
+        licence="Apache-2.0",
+        paper="https://github.com/lucidrains/deep-daze",
+        training="the canvas is made anew for every picture; its critic on nine openly licensed icon sets",
+        defaults={"steps": 200},
+        options={
+            "hidden": 64,
+            "layers": 4,
+            "theta_initial": 8.0,
+            "theta_hidden": 15.0,
+            "cuts": 16,
+            "decay": 0.1,
+            "augment": "yes",
+            "lower": 0.5,
+            "prime_lr": 3e-3,
+        },
+        facts={"rate": 2e-3},
     ),
 )
 
@@ -188,14 +218,131 @@ _TELLING: Mapping[str, Mapping[str, Any]] = {
 """How each family's text encoders are read: `mindseye.systems.towers` has the table in words."""
 
 
-def card_of(release: Release, name: str, *, licence: str = "") -> Card:
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """A way of painting with a network that somebody published on its own.
+
+    Attributes:
+        system: "module:Class".
+        part: Which part of the system the network is.
+        paper: Where the method comes from.
+        defaults: Request fields where the user has no wish.
+        options: The system's own options.
+    """
+
+    system: str
+    part: str
+    paper: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+MANNERS: Mapping[str, Mapping[str, Manner]] = {
+    "vqgan": {
+        "vqgan-clip": Manner(
+            system="mindseye.systems.vqgan_clip:VQGANCLIP",
+            part="codec",
+            paper="arXiv:2204.08583",
+            defaults={"steps": 300},
+        )
+    },
+    "biggan": {
+        "gan": Manner(
+            system="mindseye.systems.gan:ClassGAN", part="generator", paper="arXiv:1809.11096", defaults={"steps": 1}
+        ),
+        "big-sleep": Manner(
+            system="mindseye.systems.big_sleep:BigSleep",
+            part="generator",
+            paper="https://github.com/lucidrains/big-sleep",
+            defaults={"steps": 300},
+        ),
+    },
+    "gan": {
+        "gan": Manner(
+            system="mindseye.systems.gan:GAN", part="generator", paper="arXiv:1511.06434", defaults={"steps": 1}
+        )
+    },
+    "adm": {
+        "clip-guided": Manner(
+            system="mindseye.systems.clip_guided:CLIPGuided",
+            part="unet",
+            paper="arXiv:2105.05233",
+            defaults={"steps": 100, "guidance": 1.0, "sampler": "ddim"},
+        ),
+        "disco": Manner(
+            system="mindseye.systems.disco:Disco",
+            part="unet",
+            paper="https://github.com/alembics/disco-diffusion",
+            defaults={"steps": 250, "guidance": 5.0, "sampler": "ddim"},
+        ),
+    },
+    "clip": {
+        "deep-daze": Manner(
+            system="mindseye.systems.deep_daze:DeepDaze",
+            part="clip",
+            paper="https://github.com/lucidrains/deep-daze",
+            defaults={"steps": 1000},
+        )
+    },
+}
+"""How networks of the early families are painted with, by family and manner; the first one is meant when none is named.
+``-m big-sleep:NAME`` names one."""
+
+
+def _early(release: Release, name: str, manner: str, licence: str) -> Card:
+    """A card for a network on its own: the manner's system around it, and the packaged CLIP to listen to."""
+    if release.family == "secondary":
+        raise UsageError(
+            f"{name} is the second model of Disco Diffusion, which paints nothing by itself",
+            hint=f"use it beside a first one: -m disco:MODEL --set secondary={name}",
+        )
+    manners = MANNERS[release.family]
+    if manner and manner not in manners:
+        raise UnknownName(f"manner of painting with {name}", manner, manners)
+    chosen = manners[manner or next(iter(manners))]
+    parts: dict[str, Source] = {chosen.part: Foreign(next(iter(release.parts.values())))}
+    notes = release.notes
+    if "length" in release.facts:
+        parts["tokenizer"] = Vocabulary(None, "clip", int(release.facts["length"]), pad=0)
+    else:
+        parts |= {"clip": Pocket("clip"), "tokenizer": Pocket("bpe", length=48)}
+        if chosen.part == "generator" and chosen.system.startswith("mindseye.systems.gan:"):
+            notes = (*notes, "the small CLIP that comes with mindseye chooses among what it draws")
+        else:
+            notes = (*notes, "guided by the small CLIP that comes with mindseye; --set critics=NAME takes one of yours")
+    native = release.native if release.family != "clip" else (2 * release.native[0], 2 * release.native[1])
+    return Card(
+        name=f"{manner}:{name}" if manner else name,
+        system=chosen.system,
+        parts=parts,
+        native=native,
+        multiple=release.multiple,
+        licence=licence or release.licence,
+        paper=chosen.paper,
+        training="see its publisher",
+        defaults={**chosen.defaults, **release.defaults},
+        options=chosen.options,
+        notes=notes,
+    )
+
+
+def card_of(release: Release, name: str, *, licence: str = "", manner: str = "") -> Card:
     """A card for a release that the user has.
 
     Args:
         release: What was found in the file or folder.
         name: What the user calls it.
         licence: Of the weights, where it is known better than by the family.
+        manner: How to paint with it, a key of its family in `MANNERS`; the usual one when empty.
+
+    Raises:
+        UnknownName: It cannot be painted with in that manner.
+        UsageError: Nothing can be painted with it alone.
     """
+    if release.family in EARLY:
+        return _early(release, name, manner, licence)
+    if manner:
+        raise UnknownName(f"manner of painting with {name}", manner, ["(none)"])
     told = dict(release.facts)
     pads = {"tokenizer": told.pop("pad", None), "tokenizer_2": told.pop("pad_2", None)}
     silent = bool(told.pop("zeros_for_empty", False))
@@ -223,10 +370,13 @@ def card_of(release: Release, name: str, *, licence: str = "") -> Card:
 def find(name: str) -> Card:
     """The card of that name: one of the table, one of the user's, or the path of a checkpoint itself.
 
+    A manner may stand before the name, as in ``big-sleep:NAME`` (see `MANNERS`).
+
     Raises:
         UnknownName: With the nearest one that exists.
         WeightsMissing: It is a public release that is not on this machine.
         WeightsError: It is a file or folder, and no checkpoint that can be read.
+        UsageError: Nothing can be painted with it alone.
     """
     from mindseye.checkpoints.library import Library
     from mindseye.checkpoints.releases import identify
@@ -234,15 +384,21 @@ def find(name: str) -> Card:
     for card in ZOO:
         if card.name == name:
             return card
-    if os.sep in name or name.startswith("~") or Path(name).suffix in (".safetensors", ".ckpt"):
-        return card_of(identify(Path(name).expanduser()), Path(name).stem)
+    manner, _, rest = name.partition(":")
+    manner, name = (manner, rest) if rest and any(manner in each for each in MANNERS.values()) else ("", name)
     library = Library()
-    if name.startswith("hub:"):
-        entry = library.usable(name, "model")
-        return card_of(identify(entry.path), entry.name, licence=entry.licence)
-    try:
-        entry = library.usable(name, "model")
-    except UnknownName:
-        names = [card.name for card in ZOO] + [each.name for each in library.entries("model")]
-        raise UnknownName("model", name, names) from None
-    return card_of(identify(entry.path), entry.name, licence=entry.licence)
+    if name.startswith(("hub:", "hf:")):
+        entry = library.usable(name)
+        return card_of(identify(entry.path), entry.name, licence=entry.licence, manner=manner)
+    if os.sep in name or name.startswith("~") or Path(name).suffix in (".safetensors", ".ckpt"):
+        return card_of(identify(Path(name).expanduser()), Path(name).stem, manner=manner)
+    # A CLIP is a critic first, but can be painted with; what a second model is for, its error says.
+    kinds: tuple[Kind, ...] = ("model", "clip", "secondary")
+    for kind in ("clip", "model") if manner in MANNERS["clip"] else kinds:
+        try:
+            entry = library.usable(name, kind)
+        except UnknownName:
+            continue
+        return card_of(identify(entry.path), entry.name, licence=entry.licence, manner=manner)
+    names = [card.name for card in ZOO] + [each.name for each in library.entries("model")]
+    raise UnknownName("model", name, names)

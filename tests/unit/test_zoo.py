@@ -1,9 +1,15 @@
 import hashlib
+from dataclasses import MISSING, fields
+from pathlib import Path
 
 import pytest
 
 from mindseye import zoo
-from mindseye.errors import UnknownName
+from mindseye.checkpoints.releases import EARLY, FAMILIES, PartFile, Release
+from mindseye.engine.engine import check_sampler, system_class
+from mindseye.engine.options import build, knobs
+from mindseye.errors import UnknownName, UsageError, WeightsMissing
+from mindseye.request import Request, resolve
 
 
 def test_the_default_card_exists():
@@ -35,3 +41,83 @@ def test_shipped_parts_say_how_they_came_to_be():
         shipped = next(zoo.POCKET.glob(f"{name}.safetensors" if "hours" in record else f"{name}.json"))
         assert hashlib.sha256(shipped.read_bytes()).hexdigest() == record["sha256"]
         assert shipped.stat().st_size <= (24e6 if name == "unet-pocket" else 8e6)
+
+
+MANNERS = [(family, manner) for family, ways in zoo.MANNERS.items() for manner in ways]
+PARTS = {"vqgan": "codec", "biggan": "generator", "gan": "generator", "adm": "unet", "clip": "clip"}
+
+
+def release_of(family, **changes):
+    """As `identify` would find it, without a file."""
+    name = PARTS.get(family, family)
+    given = {
+        "family": family, "parts": {name: PartFile((Path("x.pt"),), "any")}, "tokenizers": {},
+        "facts": {"length": 77} if family == "clip" else {}, "native": (64, 64), "multiple": 1, "licence": "MIT",
+    }  # fmt: skip
+    return Release(**{**given, **changes})
+
+
+def test_every_early_family_is_painted_with_or_says_why_not():
+    assert set(zoo.MANNERS) | {"secondary"} == set(EARLY) <= set(FAMILIES)
+    assert not any(manner in (card.name for card in zoo.ZOO) for _, manner in MANNERS)
+
+
+@pytest.mark.parametrize(("family", "manner"), MANNERS)
+def test_a_manner_is_a_card(family, manner):
+    card = zoo.card_of(release_of(family), "mine", manner=manner)
+    assert card.name == f"{manner}:mine" and card.licence == "MIT"
+    kind = system_class(card)
+    held = {each.name for each in fields(kind)}
+    assert {*card.parts, *card.facts} <= held and {"clip", "tokenizer"} <= set(card.parts)
+    (own,) = (name for name, source in card.parts.items() if isinstance(source, zoo.Foreign))
+    assert own == zoo.MANNERS[family][manner].part
+    # Nothing is missing that the system must have.
+    needed = {each.name for each in fields(kind) if each.default is MISSING}
+    assert needed <= set(card.parts)
+    build(kind.Options, card.options, owner=card.name)
+    resolved, _ = resolve(Request(prompt="x", model=card.name), card, seed=0)
+    check_sampler(kind, resolved.sampler or "")
+    assert resolved.size == card.native and resolved.steps
+    # A note recommends no option that there is not.
+    named = {knob.name for knob in knobs(kind.Options)}
+    assert ("critics" in named) or not any("critics" in note for note in card.notes)
+
+
+def test_the_first_manner_is_the_usual_one():
+    assert zoo.card_of(release_of("biggan"), "mine").system == "mindseye.systems.gan:ClassGAN"
+    assert zoo.card_of(release_of("biggan"), "mine").name == "mine"
+    other = zoo.card_of(release_of("biggan"), "mine", manner="big-sleep", licence="own")
+    assert (other.system, other.licence) == ("mindseye.systems.big_sleep:BigSleep", "own")
+
+
+def test_a_clip_listens_with_its_own_words():
+    card = zoo.card_of(release_of("clip"), "mine")
+    assert card.parts["tokenizer"] == zoo.Vocabulary(None, "clip", 77, pad=0)
+    assert card.native == (128, 128) and not any("small CLIP" in note for note in card.notes)
+
+
+def test_what_cannot_be_painted_with_that_way():
+    with pytest.raises(UnknownName, match="manner of painting with mine") as caught:
+        zoo.card_of(release_of("vqgan"), "mine", manner="big-sleep")
+    assert "vqgan-clip" in caught.value.hint + caught.value.message
+    with pytest.raises(UnknownName, match="manner of painting"):
+        zoo.card_of(release_of("sd1", parts={}), "mine", manner="disco")
+    with pytest.raises(UsageError, match="paints nothing by itself") as caught:
+        zoo.card_of(release_of("secondary"), "mine")
+    assert "secondary=mine" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["big-sleep:none", "deep-daze:none", "nonsense:none", "big-sleep:", ":", "disco:big"])
+def test_names_behind_a_manner_that_are_not_there(name):
+    with pytest.raises(UnknownName, match="there is no model named"):
+        zoo.find(name)
+
+
+def test_files_and_downloads_that_are_not_there(tmp_path):
+    for name in (f"{tmp_path}/none.ckpt", f"big-sleep:{tmp_path}/none.ckpt", "none.safetensors"):
+        with pytest.raises(WeightsMissing, match="is not there"):
+            zoo.find(name)
+    for name in ("hub:org/repo", "disco:hub:org/repo"):
+        with pytest.raises(WeightsMissing, match="hub:org/repo was not downloaded") as caught:
+            zoo.find(name)
+        assert "mindseye models add hub:org/repo" in caught.value.hint

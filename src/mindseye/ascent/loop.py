@@ -1,8 +1,8 @@
 """The loop: render, listen, step, settle.
 
 The picture is rendered once a step. The judge looks at it detached and answers with a gradient on its pixels, however
-many cuts it took to find that out; only then does one backward pass run through the canvas. So what the judge needs in
-memory and what the canvas needs are never held together.
+many cuts it took to find that out; only then does one backward pass run through the canvas. Memory holds the canvas's
+graph and that of one chunk of cuts.
 """
 
 import math

@@ -49,7 +49,8 @@ def describe(entry: Entry, library: Library, *, hashes: bool = True) -> dict[str
         "added": entry.added,
         "problem": entry.problem,
     }
-    teller = {"model": _model, "lora": _lora, "embedding": _embedding, "vae": _vae}[entry.kind]
+    tellers = {"lora": _lora, "embedding": _embedding, "vae": _vae}
+    teller = tellers.get(entry.kind, _model)
     try:
         told |= {key: value for key, value in teller(entry.path).items() if value or key not in told}
     except MindseyeError as error:
@@ -82,7 +83,8 @@ def _notes(metadata: Mapping[str, str]) -> dict[str, str]:
 
 def _part(part: Any) -> dict[str, Any]:
     """One network of a model: what of its file is understood."""
-    from mindseye.checkpoints.load import resolve_part
+    from mindseye.checkpoints.layouts import READERS
+    from mindseye.checkpoints.load import load_foreign, resolve_part
     from mindseye.checkpoints.manifest import read_manifest
 
     told: dict[str, Any] = {"files": [path.name for path in part.files], "layout": part.layout, "prefix": part.prefix}
@@ -94,6 +96,9 @@ def _part(part: Any) -> dict[str, Any]:
         "dtype": "+".join(name for name, _ in dtypes.most_common()),
     }
     try:
+        if part.layout in READERS:
+            load_foreign(part)  # small files, whose reader is the only one to know
+            return told | {"matched": len(whole)}
         _, _, _, places = resolve_part(part)
         told["matched"] = sum(map(len, places.values()))
     except MindseyeError as error:

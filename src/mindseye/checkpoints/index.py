@@ -39,7 +39,7 @@ class Entry:
 
     Attributes:
         name: What it is called by.
-        kind: "model", "lora", "embedding" or "vae".
+        kind: "model", "lora", "embedding", "vae", "clip" or "secondary".
         path: The file, or the folder where it is a folder.
         family: Which base it is or is for; "" when that cannot be told.
         source: Where it was downloaded from; "" for files of the user's own.

@@ -1,4 +1,4 @@
-"""What a file of weights is: a model, a LoRA, an embedding or an autoencoder, told by its keys and shapes.
+"""What a file of weights is: a model, a LoRA, an embedding, an autoencoder, a CLIP, told by its keys and shapes.
 
 Only names and shapes are looked at, so a folder of hundreds of files is sorted in a moment, without torch unless one of
 them is a pickle. What a model is in detail is the business of `mindseye.checkpoints.releases`, what an adapter is of
@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from mindseye.checkpoints.hub import WEIGHTS
 from mindseye.errors import MindseyeError, WeightsError
 
 __all__ = ["KINDS", "Kind", "Seen", "is_unit", "look"]
 
-Kind = Literal["model", "lora", "embedding", "vae"]
+Kind = Literal["model", "lora", "embedding", "vae", "clip", "secondary"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """All kinds, in the order in which they are listed."""
 
@@ -62,8 +62,14 @@ class Seen:
 
 def is_unit(folder: Path) -> bool:
     """Whether a folder is one thing (a diffusers folder, one of ours, an adapter), not a place where things lie."""
-    names = ("model_index.json", "card.json", "adapter_config.json", "pytorch_lora_weights.safetensors")
-    return any((folder / name).is_file() for name in names) or _config_class(folder).startswith("Autoencoder")
+    names = (
+        "model_index.json", "card.json", "adapter_config.json", "pytorch_lora_weights.safetensors",
+        "open_clip_config.json",
+    )  # fmt: skip
+    if any((folder / name).is_file() for name in names):
+        return True
+    told = _config(folder)
+    return str(told.get("_class_name", "")).startswith("Autoencoder") or told.get("model_type") == "clip"
 
 
 def look(path: Path) -> Seen:
@@ -81,28 +87,30 @@ def _folder(path: Path) -> Seen:
         names = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin")
         inside = next((path / name for name in names if (path / name).is_file()), path / names[0])
         return Seen(kind="lora", family=look(inside).family)
-    if _config_class(path).startswith("Autoencoder"):
+    if str(_config(path).get("_class_name", "")).startswith("Autoencoder"):
         return Seen(kind="vae")
     return _model(path)
 
 
-def _config_class(folder: Path) -> str:
-    """The class that a diffusers folder's `config.json` names."""
+def _config(folder: Path) -> Mapping[str, Any]:
+    """What a folder's `config.json` says; empty where there is none that can be read."""
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return ""
-    return str(settings.get("_class_name", "")) if isinstance(settings, dict) else ""
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _model(path: Path) -> Seen:
     """A checkpoint, as `releases` names it; one of no known family is a model with a problem."""
     from mindseye.checkpoints.releases import identify
 
-    return Seen(kind="model", family=identify(path).family)
+    family = identify(path).family
+    return Seen(kind="clip" if family == "clip" else "secondary" if family == "secondary" else "model", family=family)
 
 
 def _file(path: Path) -> Seen:
+    from mindseye.checkpoints.early import identify_early
     from mindseye.checkpoints.manifest import read_manifest
 
     ending, size = path.suffix.lower(), path.stat().st_size
@@ -119,6 +127,8 @@ def _file(path: Path) -> Seen:
         return _ours(path, network)
     kind = _by_keys(shapes)
     if kind == "model":
+        return _model(path)
+    if kind != "lora" and kind != "embedding" and identify_early(path, manifest) is not None:
         return _model(path)
     if kind == "vae":
         return Seen(kind="vae")

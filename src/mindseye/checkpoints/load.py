@@ -185,6 +185,10 @@ def load_foreign(
         WeightsMissing: A file is not there.
         WeightsError: Keys, shapes or a config that do not fit, a damaged file, or numbers that are not finite.
     """
+    if part.layout in layouts.READERS:
+        module, _, name = layouts.READERS[part.layout].partition(":")
+        read: Callable[[Path], nn.Module] = getattr(importlib.import_module(module), name)
+        return read(part.files[0]).to(device=device, dtype=dtype)
     network, _, _, places = resolve_part(part)
     files, values, state = Files(), dict(part.values), network.state_dict()
     device = torch.device(device)

@@ -13,7 +13,17 @@ from typing import Any, final
 
 from mindseye.errors import WeightsError, WeightsMissing
 
-__all__ = ["FAMILIES", "PREDICTIONS", "SCHEDULE_NAMES", "Family", "PartFile", "Release", "identify", "identify_codec"]
+__all__ = [
+    "EARLY",
+    "FAMILIES",
+    "PREDICTIONS",
+    "SCHEDULE_NAMES",
+    "Family",
+    "PartFile",
+    "Release",
+    "identify",
+    "identify_codec",
+]
 
 RAIL = "CreativeML Open RAIL-M"
 RAIL_PLUS = "CreativeML Open RAIL++-M"
@@ -49,6 +59,9 @@ class Family:
     pads: Mapping[str, int | None]
 
 
+EARLY = ("vqgan", "biggan", "gan", "adm", "secondary", "clip")
+"""Families of networks on their own: what they listen to, and how they are painted with, is the card's business."""
+
 FAMILIES: Mapping[str, Family] = {
     "sd1": Family(512, 7.5, 0.18215, RAIL, {"tokenizer": None}),
     "sd1-inpaint": Family(512, 7.5, 0.18215, RAIL, {"tokenizer": None}),
@@ -58,6 +71,7 @@ FAMILIES: Mapping[str, Family] = {
     "sdxl-inpaint": Family(1024, 7.5, 0.13025, RAIL_PLUS, {"tokenizer": None, "tokenizer_2": 0}),
     "sdxl-refiner": Family(1024, 5.0, 0.13025, RAIL_PLUS, {"tokenizer_2": 0}),
     "ldm-text2img": Family(256, 5.0, 0.18215, "MIT", {"tokenizer": 0}),
+    **{family: Family(256, 1.0, 1.0, "MIT", {}) for family in EARLY},
 }
 """Everything that `identify` can find."""
 
@@ -137,6 +151,10 @@ def identify(path: Path) -> Release:
             return folders.native(path)
         if (path / "model_index.json").is_file() or (path / "unet" / "config.json").is_file():
             return folders.diffusers(path)
+        from mindseye.checkpoints.early import identify_early
+
+        if (early := identify_early(path)) is not None:
+            return early
         found = sorted(each for each in path.iterdir() if each.suffix.lower() in {".safetensors", ".ckpt"})
         if len(found) == 1:
             return single_files.identify(found[0])

@@ -71,6 +71,10 @@ def identify(path: Path) -> Release:
     manifest = read_manifest(path)
     unet = manifest.under(UNET).shapes()
     if "input_blocks.0.0.weight" not in unet or "out.2.weight" not in unet:
+        from mindseye.checkpoints.early import identify_early
+
+        if (early := identify_early(path, manifest)) is not None:
+            return early
         raise stranger(path, manifest)
     notes: list[str] = []
     parts = {"unet": _part(path, UNET, "compvis-unet", unet, compvis.unet_config)}

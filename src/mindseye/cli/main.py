@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from mindseye.cli import convert, data, evaluate, generate, grid, models, morph, show, train
+from mindseye.cli import convert, data, evaluate, film, generate, grid, models, morph, show, train
 from mindseye.cli.terminal import say
 from mindseye.errors import Interrupted, MindseyeError, UsageError
 
@@ -40,13 +40,14 @@ app.command("generate")(generate.generate)
 app.add_typer(models.app, name="models")
 app.command("grid")(grid.grid)
 app.command("morph")(morph.morph)
+app.command("film")(film.film)
 app.command("show")(show.show)
 app.command("convert")(convert.convert)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 
-COMMANDS = ("generate", "grid", "morph", "show", "convert", "train", "evaluate", "models", "data")
+COMMANDS = ("generate", "grid", "morph", "film", "show", "convert", "train", "evaluate", "models", "data")
 _STOPPED = "stopped; nothing half-made is left"
 _ROOT_FLAGS = ("-h", "--help", "--version", "--install-completion", "--show-completion")
 

@@ -17,8 +17,16 @@ __all__ = ["app", "models"]
 app = typer.Typer(help="List the models that can draw; add, describe and remove your own.", rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
-OfKind = Annotated[str | None, typer.Option("--kind", help="Only of one kind: model, lora, embedding or vae.")]
-_TITLES = {"lora": "LoRA", "embedding": "embedding", "vae": "autoencoder"}
+OfKind = Annotated[
+    str | None, typer.Option("--kind", help="Only of one kind: model, lora, embedding, vae, clip or secondary.")
+]
+_TITLES = {
+    "lora": "LoRA",
+    "embedding": "embedding",
+    "vae": "autoencoder",
+    "clip": "CLIP",
+    "secondary": "second model",
+}
 _TOLD = 12
 """Lines of a maker's notes that are printed; --json has all."""
 

@@ -19,6 +19,7 @@ from mindseye import zoo
 from mindseye.checkpoints.library import Library
 from mindseye.engine import options
 from mindseye.engine.adapting import Adapting
+from mindseye.engine.calling import Calling
 from mindseye.engine.parts import Parts
 from mindseye.engine.policy import Policy, choose
 from mindseye.errors import LimitError, MemoryShort, OptionError, UnknownName, WeightsError
@@ -31,8 +32,8 @@ _CHUNK_PIXELS = {"cpu": 2**18, "cuda": 2**21}
 """Pixels of one batch, by kind of device: sixteen pictures of 128x128 on a processor."""
 
 _SHORT_TILE = 256
-"""Pixels of the bands in which pictures are decoded where memory is short: at 512x512, 0.75 GB less than whole for twice
-the time."""
+"""Pixels of the bands in which pictures are decoded where memory is short: at 512x512, 0.75 GB less than whole, for
+twice the time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,7 @@ class Engine:
         library = Library()
         self.parts = Parts(self.device, self.dtype, lambda path: library.hashes(path).sha256)
         self._adapting = Adapting(library)
+        self._calling = Calling(library, self.parts)
 
     def add(self, card: Card, system: object) -> None:
         """Make a system built elsewhere known under a card's name; its parts are not looked at."""
@@ -159,8 +161,10 @@ class Engine:
         check_sampler(kind, resolved.sampler or "")
         resolved = replace(resolved, options=_plain(settings))
         yield Progress("load", 0, 1, tuple)
-        system, said = self._adapting.fit(self.load(card.name), resolved)
-        notices += (*card.notes, *said, *system.notices(resolved))
+        # By the name that was asked for: the card of a file is called after the file, and nothing finds it by that.
+        system, said = self._adapting.fit(self.load(request.model), resolved)
+        system, heard = self._calling.fit(system, resolved)
+        notices += (*card.notes, *said, *heard, *system.notices(resolved))
         started = time.perf_counter()
         seeds = tuple(range(resolved.seed or 0, (resolved.seed or 0) + resolved.count))
         images = yield from self._draw(system, resolved, settings, seeds)

@@ -125,6 +125,39 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
         assert equal(whole[key], cut[key]), key
 
 
+def test_the_objective_is_told_how_far_the_run_is(tmp_path: Path) -> None:
+    class Told(Fit):
+        """Remembers what it was told at every step."""
+
+        def forward(self, batch: Batch, turn: str) -> Loss:
+            seen.append(self.share)
+            return super().forward(batch, turn)
+
+    def objective(workshop: Workshop) -> Objective:
+        told = Told()
+        told.net.config = Nothing()  # pyright: ignore
+        return told
+
+    seen: list[float] = []
+    assert Fit().share == 0
+    listening = replace(recipe(30), objective=objective)
+    drain(train(listening, tmp_path / "whole", WORKSHOP))
+    whole, seen[:] = list(seen), []
+    assert whole == [step / 30 for step in range(30)]
+    steps = train(listening, tmp_path / "cut", WORKSHOP)
+    for progress in steps:
+        if progress.step == 17:  # between the checkpoints at 10 and 20
+            break
+    steps.close()
+    assert seen == whole[:17]
+    seen.clear()
+    drain(train(listening, tmp_path / "cut", WORKSHOP))
+    assert seen == whole[10:]
+    seen.clear()
+    drain(train(replace(listening, steps=10**9), tmp_path / "hours", WORKSHOP, hours=0.2 / 3600))
+    assert len(seen) > 1 and seen == sorted(seen) and 0 <= seen[0] < seen[-1] <= 1
+
+
 def test_a_run_killed_with_sigkill_resumes_to_the_same_bits(tmp_path: Path) -> None:
     script = textwrap.dedent(
         f"""

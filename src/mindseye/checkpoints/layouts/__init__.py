@@ -1,16 +1,34 @@
 """Publishers' layouts: one file each, functions from a network's Config to rules; here, all that are read, by name."""
 
 from mindseye.checkpoints.layout import Layout
-from mindseye.checkpoints.layouts import compvis, diffusers, ldm_bert, open_clip, openai_clip, taesd, transformers
+from mindseye.checkpoints.layouts import (
+    compvis,
+    diffusers,
+    guided_diffusion,
+    ldm_bert,
+    open_clip,
+    openai_clip,
+    taesd,
+    taming,
+    transformers,
+)
 from mindseye.errors import UnknownName
 
-__all__ = ["LAYOUTS", "find"]
+__all__ = ["LAYOUTS", "READERS", "find"]
 
 UNET = "mindseye.networks.unet:UNet"
 VAE = "mindseye.networks.vae:AutoencoderKL"
 CLIP = "mindseye.networks.clip:CLIP"
 BERT = "mindseye.networks.bert:Bert"
 TINY = "mindseye.networks.taesd:TinyAutoencoder"
+VQGAN = "mindseye.networks.vqgan:VQGAN"
+ADM = "mindseye.networks.adm:ADM"
+SECONDARY = "mindseye.networks.secondary:Secondary"
+READERS = {
+    "biggan-deep": "mindseye.checkpoints.layouts.biggan:load_biggan",
+    **dict.fromkeys(("dcgan", "dcgan-zoo", "mlp-gan"), "mindseye.checkpoints.layouts.dcgan:load_gan"),
+}
+"""Layouts of small files that are no matter of renaming (a BigGAN's spectral norms are folded): who reads them."""
 LATENTS = ("latents_mean", "latents_std")
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -28,6 +46,9 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("taesd", TINY, taesd.rules),
     Layout("taesd-diffusers", TINY, taesd.diffusers_rules),
     Layout("openai-clip", CLIP, openai_clip.clip_rules, lambda _: openai_clip.IGNORE),
+    Layout("taming-vqgan", VQGAN, taming.vqgan_rules, lambda _: taming.IGNORE),
+    Layout("guided-diffusion", ADM, guided_diffusion.adm_rules),
+    Layout("secondary", SECONDARY, guided_diffusion.secondary_rules),
 )
 
 
