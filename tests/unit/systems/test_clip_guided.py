@@ -77,7 +77,8 @@ def test_a_seed_is_a_seed_in_any_batch(system, sampler):
     options = {"clamp": 0.05, "eta": 0.5} if sampler == "ddim" else {"clamp": 0.05}
     alone = ask(system, seeds=(6,), sampler=sampler, options=options)
     both = ask(system, seeds=(5, 6), sampler=sampler, options=options)
-    assert torch.allclose(both[1], alone[0], atol=2e-4)
+    # Untrained networks take values far out of range: the difference is measured against these.
+    assert (both[1] - alone[0]).abs().max() < 1e-5 * alone[0].abs().max()
     assert not torch.allclose(both[0], both[1], atol=1e-2)
 
 
