@@ -227,14 +227,17 @@ class Manner:
         part: Which part of the system the network is.
         paper: Where the method comes from.
         defaults: Request fields where the user has no wish.
-        options: The system's own options.
+        critic: What the packaged CLIP does there, said when it draws.
     """
 
     system: str
     part: str
     paper: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Scalar] = field(default_factory=dict)
+    critic: str = "guided by the small CLIP that comes with mindseye; --set critics=NAME takes one of yours"
+
+
+_CHOOSES = "the small CLIP that comes with mindseye chooses among what it draws"
 
 
 MANNERS: Mapping[str, Mapping[str, Manner]] = {
@@ -248,7 +251,11 @@ MANNERS: Mapping[str, Mapping[str, Manner]] = {
     },
     "biggan": {
         "gan": Manner(
-            system="mindseye.systems.gan:ClassGAN", part="generator", paper="arXiv:1809.11096", defaults={"steps": 1}
+            system="mindseye.systems.gan:ClassGAN",
+            part="generator",
+            paper="arXiv:1809.11096",
+            defaults={"steps": 60},
+            critic=_CHOOSES,
         ),
         "big-sleep": Manner(
             system="mindseye.systems.big_sleep:BigSleep",
@@ -259,7 +266,11 @@ MANNERS: Mapping[str, Mapping[str, Manner]] = {
     },
     "gan": {
         "gan": Manner(
-            system="mindseye.systems.gan:GAN", part="generator", paper="arXiv:1511.06434", defaults={"steps": 1}
+            system="mindseye.systems.gan:GAN",
+            part="generator",
+            paper="arXiv:1511.06434",
+            defaults={"steps": 60},
+            critic=_CHOOSES,
         )
     },
     "adm": {
@@ -306,10 +317,7 @@ def _early(release: Release, name: str, manner: str, licence: str) -> Card:
         parts["tokenizer"] = Vocabulary(None, "clip", int(release.facts["length"]), pad=0)
     else:
         parts |= {"clip": Pocket("clip"), "tokenizer": Pocket("bpe", length=48)}
-        if chosen.part == "generator" and chosen.system.startswith("mindseye.systems.gan:"):
-            notes = (*notes, "the small CLIP that comes with mindseye chooses among what it draws")
-        else:
-            notes = (*notes, "guided by the small CLIP that comes with mindseye; --set critics=NAME takes one of yours")
+        notes = (*notes, chosen.critic)
     native = release.native if release.family != "clip" else (2 * release.native[0], 2 * release.native[1])
     return Card(
         name=f"{manner}:{name}" if manner else name,
@@ -321,7 +329,6 @@ def _early(release: Release, name: str, manner: str, licence: str) -> Card:
         paper=chosen.paper,
         training="see its publisher",
         defaults={**chosen.defaults, **release.defaults},
-        options=chosen.options,
         notes=notes,
     )
 
