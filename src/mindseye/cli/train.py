@@ -29,6 +29,9 @@ def train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")] = False,
+    start: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Begin with the weights of a finished part.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No bar, no notices.")] = False,
 ) -> None:
     """Train a model by a recipe."""
@@ -41,6 +44,11 @@ def train(
         raise UsageError(f"{folder} holds a run already", hint="--resume goes on with it, --run DIR begins another")
     if resume and not begun:
         raise UsageError(f"there is no run in {folder} to resume", hint="leave --resume out to begin one")
+
+    if start is not None and resume:
+        raise UsageError("--start begins a run, --resume goes on with one", hint="leave one of them out")
+    if start is not None and not start.is_file():
+        raise UsageError(f"{start} is no file", hint="--start takes a .safetensors that mindseye train wrote")
 
     from mindseye.checkpoints.save import load_part
     from mindseye.training.recipe import Craft, Workshop, override
@@ -59,12 +67,12 @@ def train(
     )
     chosen = RECIPES[recipe]()
     if isinstance(chosen, Craft):
-        if changes or hours is not None or resume:
-            raise UsageError(f"{recipe} is made in one go: --set, --hours and --resume do not apply")
+        if changes or hours is not None or resume or start is not None:
+            raise UsageError(f"{recipe} is made in one go: --set, --hours, --resume and --start do not apply")
         folder.mkdir(parents=True, exist_ok=True)
         steps = chosen.make(workshop, folder)
     else:
-        steps = follow(override(chosen, changes.items()), folder, workshop, hours=hours, resume=resume)
+        steps = follow(override(chosen, changes.items()), folder, workshop, hours=hours, resume=resume, start=start)
     if not quiet:
         say(f"training {recipe} in {folder}; Ctrl-C stops it and --resume goes on")
     for file in watch(steps, quiet=quiet).values():

@@ -19,21 +19,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from mindseye.checkpoints.save import save_part
+from mindseye.checkpoints.save import load_part, save_part
 from mindseye.errors import DataError, Missing
 from mindseye.objective import Objective
 from mindseye.request import Progress, Steps
 from mindseye.training.muon import Muon
 from mindseye.training.recipe import Optimizer, Recipe, Workshop
 
-__all__ = ["train"]
+__all__ = ["begin_from", "train"]
 
 KEEP = 2
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
 def train(
-    recipe: Recipe, run: Path, workshop: Workshop, *, hours: float | None = None, resume: bool = True
+    recipe: Recipe,
+    run: Path,
+    workshop: Workshop,
+    *,
+    hours: float | None = None,
+    resume: bool = True,
+    start: Path | None = None,
 ) -> Steps[dict[str, Path]]:
     """Train a recipe in the folder ``run``; the answer is where each averaged part was written.
 
@@ -44,6 +50,7 @@ def train(
         hours: a wall-clock budget: the learning-rate schedule ends then, whatever the speed. Time already spent by
             the resumed run is not counted in it. When None, ``recipe.steps`` ends the run.
         resume: whether to go on from the folder's last state; otherwise the folder must hold none.
+        start: a finished part whose weights a new run begins with, where names and shapes are the same.
 
     Raises:
         Missing: accelerate is not installed.
@@ -61,6 +68,8 @@ def train(
     feed = yield from recipe.feed(workshop)
     set_seed(recipe.seed)
     objective = recipe.objective(workshop)
+    if start is not None and state is None:
+        begin_from(start, objective.parts())
     averages = {name: copy.deepcopy(part).requires_grad_(False) for name, part in objective.parts().items()}
     optimizers = {
         turn: OPTIMIZERS[recipe.optimizer.kind](
@@ -155,6 +164,27 @@ def train(
                 {**describe(recipe), "step": step, "hours": round((spent + elapsed()) / 3600, 3), "scores": scores},
             )
     return files
+
+
+@torch.no_grad()
+def begin_from(start: Path, parts: Mapping[str, nn.Module]) -> None:
+    """Copy the tensors of a finished part into the part of a run, where names and shapes are the same.
+
+    Raises:
+        DataError: fewer than half of the run's numbers are found in the file.
+    """
+    found = load_part(start).state_dict()
+    best = max(parts.values(), key=lambda part: len(found.keys() & part.state_dict().keys()))
+    mine = best.state_dict()
+    same = [name for name, tensor in mine.items() if name in found and found[name].shape == tensor.shape]
+    share = sum(mine[name].numel() for name in same) / max(1, sum(tensor.numel() for tensor in mine.values()))
+    if share < 0.5:
+        raise DataError(
+            f"{start} holds {share:.0%} of the numbers that this recipe trains",
+            hint="it is a part of another shape: leave --start out",
+        )
+    for name in same:
+        mine[name].copy_(found[name])
 
 
 def bf16_pays(precision: str) -> bool:

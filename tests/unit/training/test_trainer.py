@@ -15,12 +15,15 @@ import pytest
 import torch
 from torch import nn
 
+from mindseye.checkpoints.save import save_part
 from mindseye.errors import DataError, OptionError, UnknownName
+from mindseye.networks.siren import Config as SirenConfig
+from mindseye.networks.siren import Siren
 from mindseye.objective import Batch, Loss, Objective
 from mindseye.training.feeds import order
 from mindseye.training.muon import Muon, orthogonal
 from mindseye.training.recipe import Every, Optimizer, Recipe, Workshop, override
-from mindseye.training.trainer import learning_rate, train
+from mindseye.training.trainer import begin_from, learning_rate, train
 
 WORKSHOP = Workshop(corpus=Path(), parts=lambda name: None, part_files=lambda name: Path(name))
 
@@ -268,3 +271,20 @@ def test_the_short_way_of_newton_schulz_equals_the_plain_one() -> None:
     matrix = torch.randn(32, 288, generator=torch.Generator().manual_seed(1))
     x = matrix / matrix.norm()
     torch.testing.assert_close(_iterate_small(x, 5), _iterate(x, 5), rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_begins_from_a_finished_part_where_shapes_are_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made, new = Siren(SirenConfig(hidden=8, layers=3)), Siren(SirenConfig(hidden=8, layers=2))
+    save_part(tmp_path / "made.safetensors", made, {"name": "made"})
+    begin_from(tmp_path / "made.safetensors", {"new": new})
+    theirs = made.state_dict()
+    shared = [name for name, value in new.state_dict().items() if name in theirs and theirs[name].shape == value.shape]
+    assert shared
+    assert all(torch.equal(new.state_dict()[name], theirs[name]) for name in shared)
+
+
+def test_a_run_does_not_begin_from_a_part_of_another_shape(tmp_path: Path) -> None:
+    save_part(tmp_path / "made.safetensors", Siren(SirenConfig(hidden=8, layers=2)), {"name": "made"})
+    with pytest.raises(DataError, match="of the numbers"):
+        begin_from(tmp_path / "made.safetensors", {"new": Siren(SirenConfig(hidden=16, layers=2))})
