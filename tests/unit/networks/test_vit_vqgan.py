@@ -105,7 +105,13 @@ def test_sizes() -> None:
 
     assert count(POCKET) < 3_900_000 and POCKET.factor == 8
     # A block: 12 squares of the width, less the missing biases of the three projections.
-    assert count(SMALL) == 2 * (8 * (12 * 512**2 + 10 * 512) + 2 * 512) + 2 * 3 * 64 * 512 + 512 + 3 + (
-        2 * 32 * 512 + 32 + 512
-    ) + 8192 * 32
+    assert (
+        count(SMALL)
+        == 2 * (8 * (12 * 512**2 + 10 * 512) + 2 * 512)
+        + 2 * 3 * 64 * 512
+        + 512
+        + 3
+        + (2 * 32 * 512 + 32 + 512)
+        + 8192 * 32
+    )
     assert count(BASE) > 3 * count(SMALL)
