@@ -95,7 +95,8 @@ def test_all_codes_may_be_mixed_by_their_shares(shares):
     one, mixed = (ask(shares, steps=0, options={"shares": what}) for what in ("one", "all"))
     assert not torch.allclose(one, mixed, atol=1e-2)
     cold = ask(shares, steps=0, options={"shares": "all", "temperature": 1e-3})
-    torch.testing.assert_close(cold, one, atol=1e-2, rtol=0)
+    # But for places where two codes are wanted about equally.
+    assert (cold - one).abs().median() < 1e-3 and (cold - one).abs().mean() < 0.1 * (mixed - one).abs().mean()
 
 
 def test_logits_are_masked_seamless_and_their_seeds_own(shares):

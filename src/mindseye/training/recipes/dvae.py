@@ -6,6 +6,10 @@ likelihoods of codes are pulled towards equal ones, which keeps codes in use. At
 and the pull is weak, or no code would ever come to mean anything; the temperature falls while the run goes on, until a
 draw is one code in all but name.
 
+Where we deviate: in a run as short as ours few codes would ever be used, since the first that mean anything win. So the
+information that a code carries (how sure the likelihoods are at a place, less how uneven they are on the average of a
+batch: Krause et al. 2010, Hu et al. 2017, arXiv:1702.08720) has a weight of its own; and there is a smallest scale.
+
 Both schedules are in the run's share of time, where the paper counts updates: its temperature falls from 1 to 1/16 in
 150,000 of three million, its pull grows to 6.6 in 5,000. A run of some thousand steps needs a larger share for either.
 """
@@ -16,6 +20,7 @@ from collections.abc import Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mindseye.networks.dvae import DVAE, POCKET, squeezed
 from mindseye.nn.quantize import divergence, perplexity, relaxed
@@ -53,6 +58,12 @@ def rising(share: float, over: float) -> float:
     return 1 - falling(share, 0.0, over)
 
 
+def unevenness(logits: Float[Tensor, "B K h w"]) -> Float[Tensor, ""]:
+    """How far the likelihoods are from equal ones on the average of all places, in nats: 0 where no code is idle."""
+    likely = logits.softmax(1).mean((0, 2, 3))
+    return torch.special.xlogy(likely, likely).sum() + math.log(len(likely))
+
+
 class Relaxing(Objective):
     """The evidence lower bound of relaxed draws.
 
@@ -60,9 +71,12 @@ class Relaxing(Objective):
         network: What is trained.
         name: Of the part it becomes.
         kl: Weight of the pull towards equal likelihoods, as the paper counts: against the sum over a picture's numbers.
+        inform: Weight of the information that a code carries, in nats.
         warm: Share of the run in which that weight grows to its full.
         coldest: The lowest temperature.
         cooling: Share of the run in which it is reached.
+        floor: Logarithm of the smallest scale that counts, reached softly. Pictures of flat colours could be told to
+            any precision, and what is told exactly would drown what is not.
         hard: Whether the decoder sees one code a place, with the mixture's gradient (straight-through).
     """
 
@@ -72,15 +86,18 @@ class Relaxing(Objective):
         *,
         name: str = "dvae-pocket",
         kl: float = 6.6,
+        inform: float = 0.1,
         warm: float = 0.1,
         coldest: float = 1 / 16,
         cooling: float = 0.7,
+        floor: float = -2.0,
         hard: bool = False,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.name = name
-        self.kl, self.warm, self.coldest, self.cooling, self.hard = kl, warm, coldest, cooling, hard
+        self.kl, self.inform, self.floor, self.hard = kl, inform, floor, hard
+        self.warm, self.coldest, self.cooling = warm, coldest, cooling
 
     def parts(self) -> Mapping[str, nn.Module]:
         """The network."""
@@ -94,18 +111,21 @@ class Relaxing(Objective):
         shares = relaxed(logits, temperature=temperature, generator=self.generator, hard=self.hard)
         mean, log_scale = self.network.heads(shares)
         target = squeezed(pixels)
-        unlikely = logit_laplace(target, mean.float(), log_scale.float()).mean()
+        log_scale = self.floor + F.softplus(log_scale.float() - self.floor)
+        unlikely = logit_laplace(target, mean.float(), log_scale).mean()
         kl = divergence(logits)
+        information = kl - unevenness(logits)
         # The bound is of a whole picture, the loss a mean over its numbers; a grid has this many fewer places.
         weight = self.kl * rising(self.share, self.warm) / (3 * self.network.factor**2)
         parts = {
             "unlikely": unlikely.item(),
             "kl": kl.item(),
+            "information": information.item(),
             "temperature": temperature,
             "mse": 4 * (mean.detach().float().sigmoid() - target).square().mean().item() / 0.64,
             "perplexity": perplexity(logits.detach().argmax(1), self.network.config.codes),
         }
-        return Loss(unlikely + weight * kl, parts)
+        return Loss(unlikely + weight * kl - self.inform * information, parts)
 
 
 def dvae_pocket() -> Recipe:
