@@ -13,6 +13,7 @@ import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -44,8 +45,10 @@ def is_modules(path: Path) -> bool:
                 return _first(file) in OUTERMOST
             if not start.startswith(b"PK"):
                 return False
-        with zipfile.ZipFile(path) as archive, archive.open(_records(archive)["data.pkl"]) as inside:
-            return _first(inside) in OUTERMOST
+        with zipfile.ZipFile(path) as archive:
+            record = _records(archive)["data.pkl"]
+            with archive.open(record) as inside:
+                return record.file_size <= LARGEST and _first(inside) in OUTERMOST
     except _BAD:
         return False
 
@@ -77,8 +80,9 @@ def read_modules(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
 
 
 def _first(file: IO[bytes]) -> str:
-    """The first class that a pickle names; "" when it names none."""
-    return next((str(argument) for code, argument, _ in pickletools.genops(file) if code.name == "GLOBAL"), "")
+    """The first class that a pickle names, which of a module is among its first instructions; "" when it is not."""
+    first = islice(pickletools.genops(file), 8)
+    return next((str(argument) for code, argument, _ in first if code.name == "GLOBAL"), "")
 
 
 def _skip(file: IO[bytes], count: int) -> None:

@@ -121,6 +121,16 @@ def test_most_pickles_are_nothing_to_us(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_pickle_of_nothing_is_not_read_to_its_end(tmp_path):
+    """A small archive of a long list, packed."""
+    path = tmp_path / "bomb.pkl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", b"\x80\x02" + b"N" * 30_000_000 + b".")
+    began = time.process_time()
+    assert not is_modules(path)
+    assert time.process_time() - began < 1
+
+
 def test_a_promise_of_many_tensors_takes_no_time(tmp_path):
     """Counts in the older container that the file does not hold."""
     path = tiny.dvae_files(tmp_path / "encoder.pkl", legacy=True)
