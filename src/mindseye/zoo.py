@@ -240,15 +240,19 @@ class Manner:
 _CHOOSES = "the small CLIP that comes with mindseye chooses among what it draws"
 
 
+_BY_CODES = {
+    "vqgan-clip": Manner(
+        system="mindseye.systems.vqgan_clip:VQGANCLIP",
+        part="codec",
+        paper="arXiv:2204.08583",
+        defaults={"steps": 300},
+    )
+}
+
 MANNERS: Mapping[str, Mapping[str, Manner]] = {
-    "vqgan": {
-        "vqgan-clip": Manner(
-            system="mindseye.systems.vqgan_clip:VQGANCLIP",
-            part="codec",
-            paper="arXiv:2204.08583",
-            defaults={"steps": 300},
-        )
-    },
+    "vqgan": _BY_CODES,
+    "vit-vqgan": _BY_CODES,
+    "dvae": _BY_CODES,
     "biggan": {
         "gan": Manner(
             system="mindseye.systems.gan:ClassGAN",

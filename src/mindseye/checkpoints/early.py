@@ -1,4 +1,4 @@
-"""The systems before latent diffusion, as files: VQGAN, BigGAN, small GANs, ADM, its second model, and CLIP itself.
+"""The systems before latent diffusion, as files: VQGANs, discrete VAEs, GANs, ADM, its second model, and CLIP itself.
 
 Each is one network; what it listens to comes from elsewhere. A file is told by its keys and shapes alone.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mindseye.checkpoints.clips import identify_clip
-from mindseye.checkpoints.layouts import biggan, dcgan, guided_diffusion, taming
+from mindseye.checkpoints.layouts import biggan, dalle_pytorch, dcgan, enhancing, guided_diffusion, openai_dvae, taming
 from mindseye.checkpoints.manifest import Manifest
 from mindseye.checkpoints.releases import PartFile, Release
 from mindseye.errors import WeightsError
@@ -26,7 +26,7 @@ _SIDES = {4: 64, 5: 128, 7: 512}
 
 
 def identify_early(path: Path, manifest: Manifest | None = None) -> Release | None:
-    """The release in a file, or in a folder of one CLIP; None when it is none of these.
+    """The release in a file, or in a folder of one CLIP or one dVAE; None when it is none of these.
 
     Args:
         path: File or folder.
@@ -36,12 +36,15 @@ def identify_early(path: Path, manifest: Manifest | None = None) -> Release | No
         WeightsError: One of these, but of a kind that is not supported.
     """
     if path.is_dir():
+        if found := openai_dvae.folder(path):
+            return found
         beside = ("open_clip_config.json", "config.json")
         return _clip(path) if any(_is_clip_config(path / name) for name in beside) else None
     if manifest is None:
         return None
-    if found := taming.release(path, manifest):
-        return found
+    for publisher in (taming, openai_dvae, dalle_pytorch, enhancing):
+        if found := publisher.release(path, manifest):
+            return found
     for prefix in _WRAPPERS:
         shapes = manifest.under(prefix).shapes() if prefix else manifest.shapes()
         if "logit_scale" in shapes and any(key.startswith(("visual.", "vision_model.")) for key in shapes):

@@ -22,7 +22,7 @@ __all__ = ["WEIGHTS", "Fetched", "Hub", "Precision", "delete", "from_hub", "room
 Precision = Literal["half", "full"]
 """Which weights to take where a repository has both."""
 
-WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".pkl")
 """Endings of files that may hold weights, the best first."""
 PARTS = ("unet", "vae", "vqvae", "text_encoder", "text_encoder_2", "bert", "tokenizer", "tokenizer_2", "scheduler")
 """Folders of a diffusers repository that a text-to-picture system is made of."""

@@ -62,6 +62,8 @@ class Seen:
 
 def is_unit(folder: Path) -> bool:
     """Whether a folder is one thing (a diffusers folder, one of ours, an adapter), not a place where things lie."""
+    if _is_dvae(folder):
+        return True
     names = (
         "model_index.json", "card.json", "adapter_config.json", "pytorch_lora_weights.safetensors",
         "open_clip_config.json",
@@ -70,6 +72,15 @@ def is_unit(folder: Path) -> bool:
         return True
     told = _config(folder)
     return str(told.get("_class_name", "")).startswith("Autoencoder") or told.get("model_type") == "clip"
+
+
+def _is_dvae(folder: Path) -> bool:
+    """Whether both halves of a dVAE lie there, and no other weights."""
+    from mindseye.checkpoints.layouts.openai_dvae import FILES
+
+    if not all((folder / name).is_file() for name in FILES):
+        return False
+    return {each.name for each in folder.iterdir() if each.suffix.lower() in WEIGHTS} == set(FILES)
 
 
 def look(path: Path) -> Seen:
@@ -112,13 +123,14 @@ def _model(path: Path) -> Seen:
 def _file(path: Path) -> Seen:
     from mindseye.checkpoints.early import identify_early
     from mindseye.checkpoints.manifest import read_manifest
+    from mindseye.checkpoints.modules import is_modules
 
     ending, size = path.suffix.lower(), path.stat().st_size
     if ending in PICTURES:
         with path.open("rb") as file:
             return Seen(kind="embedding" if _PICTURE_MARK in file.read(1 << 16) else None)
-    if ending not in WEIGHTS:
-        return Seen(kind=None)
+    if ending not in WEIGHTS or (ending == ".pkl" and not is_modules(path)):
+        return Seen(kind=None)  # most pickles have nothing to do with pictures
     if ending != ".safetensors" and size < _SMALL and (seen := _small_pickle(path)):
         return seen
     manifest = read_manifest(path)

@@ -4,7 +4,8 @@ A safetensors file begins with its table of contents: eight bytes of length, tha
 those few kilobytes by hand, without torch, so that a command line can say what a file is in milliseconds. Pickles
 (``.ckpt``, ``.bin``, ``.pt``) have no such table and are opened by ``torch.load(weights_only=True)``, memory mapped,
 which runs no code of the file's; one that asks for code is refused. TorchScript archives, which that function refuses
-for being programs, are read for their tensors alone (`mindseye.checkpoints.torchscript`). Sharded files are their index
+for being programs, are read for their tensors alone (`mindseye.checkpoints.torchscript`), and so are a few modules that
+were published whole (`mindseye.checkpoints.modules`). Sharded files are their index
 and all the files it names. What a file is is decided by its first bytes, never its name.
 """
 
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from mindseye.checkpoints.modules import is_modules, read_modules
 from mindseye.checkpoints.torchscript import is_torchscript, read_torchscript
 from mindseye.errors import WeightsError, WeightsMissing
 
@@ -39,6 +41,10 @@ LARGEST_HEADER = 100_000_000
 INERT = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "numpy.", "torchmetrics.")
 """Classes of these packages are bookkeeping of training in the original releases. Their names are bound to a class of
 ours that does nothing, so that the weights beside them can be read without importing any of it."""
+
+
+TABLES = ("hparams", "vae_params")
+"""Where DALLE-pytorch's files say what a network is built from."""
 
 
 @final
@@ -258,8 +264,8 @@ class _Inert:
 def open_pickle(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """The tensors of a pickle, memory mapped where its container allows it, and the plain values beside them.
 
-    The weights may be the file's whole content or lie under ``state_dict`` (Lightning, the original releases) or
-    ``model``.
+    The weights may be the file's whole content or lie under ``state_dict`` (Lightning, the original releases),
+    ``model`` or ``weights``. Values of tables that describe a network (``hparams``) have its name before theirs.
 
     Raises:
         WeightsError: Cut short, no pickle of torch's, no tensors in it, or code in it: nothing of it has been run.
@@ -273,6 +279,8 @@ def open_pickle(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
         raise WeightsError(f"{path} is cut short: the end of the archive is missing", hint="download it again")
     if zipped and is_torchscript(path):
         return read_torchscript(path)
+    if is_modules(path):
+        return read_modules(path)
     harmless: list[Any] = []
     try:
         if zipped:
@@ -307,12 +315,18 @@ def open_pickle(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds {type(content).__name__}, not named weights")
     inner: Any = next(
-        (content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content
+        (content[key] for key in ("state_dict", "model", "weights") if isinstance(content.get(key), Mapping)), content
     )
     tensors = {str(key): value for key, value in inner.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise WeightsError(f"{path} holds no named tensors")
     about = {str(key): str(value) for key, value in content.items() if isinstance(value, str | int | float)}
+    for table in TABLES:
+        told = content.get(table)
+        if isinstance(told, Mapping):
+            about |= {
+                f"{table}.{key}": str(value) for key, value in told.items() if isinstance(value, str | int | float)
+            }
     return tensors, about
 
 

@@ -59,7 +59,7 @@ class Family:
     pads: Mapping[str, int | None]
 
 
-EARLY = ("vqgan", "biggan", "gan", "adm", "secondary", "clip")
+EARLY = ("vqgan", "vit-vqgan", "dvae", "biggan", "gan", "adm", "secondary", "clip")
 """Families of networks on their own: what they listen to, and how they are painted with, is the card's business."""
 
 FAMILIES: Mapping[str, Family] = {

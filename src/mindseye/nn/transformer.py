@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from mindseye.nn.attention import attend
 
-Activation = Literal["quick_gelu", "gelu"]
-"""Which curve a perceptron bends by: OpenAI's approximation, or the exact Gaussian one."""
+Activation = Literal["quick_gelu", "gelu", "tanh"]
+"""Which curve a perceptron bends by: OpenAI's approximation, the exact Gaussian one, or the hyperbolic tangent."""
 
 
 def quick_gelu(x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
@@ -25,7 +25,7 @@ def quick_gelu(x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": nn.functional.gelu}
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": nn.functional.gelu, "tanh": torch.tanh}
 
 
 @final
@@ -37,16 +37,25 @@ class Block(nn.Module):
         heads: attention heads; divides `width`.
         hidden: channels inside the perceptron; 4 x `width` if not given.
         activation: the perceptron's curve.
+        bias: whether queries, keys and values have biases.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int | None = None, activation: Activation = "gelu") -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int | None = None,
+        activation: Activation = "gelu",
+        *,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
         hidden = hidden or 4 * width
         self.heads, self.activate = heads, ACTIVATIONS[activation]
         self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.out = nn.Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, hidden)
@@ -74,18 +83,27 @@ class Stack(nn.Module):
         heads: attention heads; divides `width`.
         hidden: channels inside the perceptrons; 4 x `width` if not given.
         activation: the perceptrons' curve.
+        bias: whether queries, keys and values have biases.
     """
 
     def __init__(
-        self, width: int, layers: int, heads: int, hidden: int | None = None, activation: Activation = "gelu"
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        hidden: int | None = None,
+        activation: Activation = "gelu",
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, hidden, activation) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, heads, hidden, activation, bias=bias) for _ in range(layers))
         deep = width**-0.5 * (2 * layers) ** -0.5
         for block in self.blocks:
             for linear, deviation in (("qkv", width**-0.5), ("out", deep), ("up", (2 * width) ** -0.5), ("down", deep)):
                 nn.init.normal_(getattr(block, linear).weight, std=deviation)
-                nn.init.zeros_(getattr(block, linear).bias)
+                if getattr(block, linear).bias is not None:
+                    nn.init.zeros_(getattr(block, linear).bias)
 
     def forward(
         self,

@@ -4,23 +4,31 @@ Katherine Crowson, April 2021 (notebook; arXiv:2204.08583), and its many descend
 of latents is quantised to a VQGAN's codes, decoded, cut to pieces and shown to CLIP; the gradient goes back through the
 decoder and straight through the choice of codes to the latents (`mindseye.ascent.codebook`).
 
+A discrete VAE in the VQGAN's place is Aleph2Image (Murdock 2021): the grid holds logits then, not vectors
+(`mindseye.ascent.logits`), and all else stays as it is.
+
 Repaired: the seed fixes the first grid too, and prompts may hold colons and addresses.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, TypeAlias, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mindseye.ascent.canvas import Canvas
 from mindseye.ascent.codebook import CodebookCanvas, random_codes
+from mindseye.ascent.logits import LogitCanvas, evened
 from mindseye.critique.critic import ClipCritic, critics_of
 from mindseye.errors import SizeError
 from mindseye.networks.clip import CLIP
+from mindseye.networks.discrete_vae import DiscreteVAE
+from mindseye.networks.dvae import DVAE
+from mindseye.networks.vit_vqgan import ViTVQGAN
 from mindseye.networks.vqgan import VQGAN
-from mindseye.nn.seamless import Seamless
+from mindseye.nn.seamless import Seamless, circular
 from mindseye.noise import Noise
 from mindseye.request import Request, Steps
 from mindseye.shapes import Latents, Pixels
@@ -30,6 +38,11 @@ from mindseye.systems.painting import Scene
 from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["VQGANCLIP"]
+
+Vectors: TypeAlias = VQGAN | ViTVQGAN
+"""Codecs whose codes lie in a space."""
+Shares: TypeAlias = DVAE | DiscreteVAE
+"""Codecs that mix codes by their shares."""
 
 
 @final
@@ -41,6 +54,13 @@ class Knobs(painting.Knobs):
     cuts: int = option(64, "pieces of the picture that the critic looks at in every step", low=1, high=4096)
     pull_codes: float = option(
         0.0, "how strongly latents stay near the start's, at strength 0; at strength 1 not at all", low=0, high=1e6
+    )
+    shares: str = option(
+        "one", "what a discrete VAE decodes at a place: the one likeliest code, or all by their shares",
+        choices=("one", "all"),
+    )  # fmt: skip
+    temperature: float = option(
+        1.0, "of a discrete VAE's shares: the lower, the more the likeliest code has", low=1e-3, high=1e3
     )
     seamless: str = option("", "edges that meet when tiled: x, y or xy", choices=("", "x", "y", "xy"))
 
@@ -62,7 +82,7 @@ class VQGANCLIP:
 
     Options: ClassVar[type] = Knobs
 
-    codec: VQGAN
+    codec: Vectors | Shares
     clip: CLIP
     tokenizer: Tokenizer
     clip_2: CLIP | None = None
@@ -97,34 +117,47 @@ class VQGANCLIP:
         if width % factor or height % factor:
             raise SizeError(f"{width}x{height}: sides must be multiples of {factor}")
         scene = Scene.of(self.critics, request, options, painting.cutting(options))
-        codec = self.codec
-        if options.seamless:
-            codec = Seamless(self.codec, x="x" in options.seamless, y="y" in options.seamless)
-        free = None if scene.mask is None else _free(scene.mask, (height // factor, width // factor))
-        start = self._start(codec, scene, noise, (height // factor, width // factor), free)
-        canvas = CodebookCanvas(
-            codec, self.codec.codebook, start, pull=options.pull_codes * (1 - request.strength), free=free
-        )
+        x, y = "x" in options.seamless, "y" in options.seamless
+        codec = Seamless(self.codec, x=x, y=y) if options.seamless else self.codec
+        grid = (height // factor, width // factor)
+        free = None if scene.mask is None else _free(scene.mask, grid)
+        pull = options.pull_codes * (1 - request.strength)
+        codes = self.codec.codebook
+        canvas: Canvas
+        if isinstance(self.codec, Vectors):
+            chance = random_codes(codes, noise, grid)
+            own = None if scene.picture is None else _vectors(self.codec, codec, scene.picture.to(codes.dtype))
+            canvas = CodebookCanvas(codec, codes, _start(scene, own, chance, free), pull=pull, free=free)
+        else:
+            chance = noise.normal(len(codes), *grid).to(codes.device)
+            own = None if scene.picture is None else _logits(self.codec, scene.picture.to(codes.dtype), x=x, y=y)
+            canvas = LogitCanvas(
+                codec, _start(scene, own, chance, free), dtype=codes.dtype, temperature=options.temperature,
+                hard=options.shares == "one", pull=pull, free=free,
+            )  # fmt: skip
         return (yield from scene.paint(canvas, noise, options.lr))
 
-    @torch.no_grad()
-    def _start(
-        self,
-        codec: VQGAN | Seamless,
-        scene: Scene,
-        noise: Noise,
-        grid: tuple[int, int],
-        free: Float[Tensor, "1 1 h w"] | None,
-    ) -> Latents:
-        """The grid to start from: the picture's own codes, and codes at random where it is not to be seen."""
-        codes = self.codec.codebook
-        chance = random_codes(codes, noise, grid)
-        if scene.picture is None:
-            return chance
-        own = self.codec.quantise(codec.encode(scene.picture.to(codes.dtype))).embeddings.float()
-        if scene.start is not None:
-            return own.expand(len(chance), -1, -1, -1)
-        return chance if free is None else torch.lerp(own, chance, free)
+
+@torch.no_grad()
+def _vectors(network: Vectors, codec: Vectors | Shares | Seamless, picture: Pixels) -> Latents:
+    """A picture's own codes."""
+    return network.quantise(codec.encode(picture)).embeddings.float()
+
+
+@torch.no_grad()
+def _logits(network: Shares, picture: Pixels, *, x: bool, y: bool) -> Latents:
+    """What a picture says of every code, as loud as chance."""
+    with circular(network, x=x, y=y):
+        return evened(network.logits(picture))
+
+
+def _start(scene: Scene, own: Latents | None, chance: Latents, free: Float[Tensor, "1 1 h w"] | None) -> Latents:
+    """The grid to start from: the picture's own, and one at random where it is not to be seen."""
+    if own is None:
+        return chance
+    if scene.start is not None:
+        return own.expand(len(chance), -1, -1, -1)
+    return chance if free is None else torch.lerp(own, chance, free)
 
 
 def _free(mask: Float[Tensor, "1 1 H W"], grid: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.unit.checkpoints import tiny_dalle
 from tests.unit.checkpoints import tiny_early as tiny
 
 from mindseye import zoo
@@ -20,13 +21,20 @@ from mindseye.errors import UnknownName, UsageError, WeightsError
 from mindseye.networks import clip
 from mindseye.networks.adm import ADM
 from mindseye.networks.biggan import BigGAN
+from mindseye.networks.discrete_vae import DiscreteVAE
+from mindseye.networks.dvae import DVAE
 from mindseye.networks.gan import DCGANGenerator, MLPGenerator
+from mindseye.networks.vit_vqgan import ViTVQGAN
 from mindseye.networks.vqgan import VQGAN
 from mindseye.request import Request, drain
 
 FILES = {
     "vqgan.ckpt": tiny.vqgan_file,
     "vqgan.safetensors": tiny.vqgan_file,
+    "vit-vqgan.ckpt": tiny_dalle.vit_file,
+    "encoder.pkl": tiny_dalle.dvae_files,
+    "vae.pt": tiny_dalle.vae_file,
+    "dalle.pt": lambda path: tiny_dalle.vae_file(path, "vae."),
     "net2net.ckpt": lambda path: tiny.vqgan_file(path, "first_stage_model."),
     "biggan-deep-pytorch_model.bin": tiny.biggan_file,
     "biggan.safetensors": tiny.biggan_file,
@@ -40,9 +48,18 @@ FILES = {
     "clip.safetensors": tiny.clip_file,
     "clip": tiny.clip_folder,
 }
-FAMILIES = {"net2net": "vqgan", "netG": "gan", "wrapped": "adm", "biggan-deep-pytorch_model": "biggan"}
+FAMILIES = {
+    "encoder": "dvae",
+    "vae": "dvae",
+    "dalle": "dvae",
+    "net2net": "vqgan",
+    "netG": "gan",
+    "wrapped": "adm",
+    "biggan-deep-pytorch_model": "biggan",
+}
 KINDS = {"clip": "clip", "secondary": "secondary"}
 LITTLE = {"vqgan": {"cuts": 2}, "adm": {"cuts": 2}, "clip": {"cuts": 2, "hidden": 8, "layers": 1}, "gan": {}}
+LITTLE |= {"dvae": {"cuts": 2}, "vit-vqgan": {"cuts": 2}}
 LITTLE["biggan"] = {"classes": "2", "candidates": 2}
 
 
@@ -101,6 +118,10 @@ def test_told_kept_described_and_found(name, tmp_path):
     [
         ("vqgan.ckpt", VQGAN, tiny.CODES),
         ("net2net.ckpt", VQGAN, tiny.CODES),
+        ("vit-vqgan.ckpt", ViTVQGAN, tiny_dalle.PATCHES),
+        ("encoder.pkl", DVAE, tiny_dalle.DVAE),
+        ("vae.pt", DiscreteVAE, tiny_dalle.PLAIN),
+        ("dalle.pt", DiscreteVAE, tiny_dalle.PLAIN),
         ("biggan.safetensors", BigGAN, tiny.DEEP),
         ("netG.pth", DCGANGenerator, tiny.DIGITS),
         ("netG.safetensors", DCGANGenerator, tiny.DIGITS),
@@ -122,6 +143,9 @@ def test_loaded_to_the_number(name, kind, config, tmp_path):
     ("name", "card"),
     [
         ("vqgan.ckpt", "{}"),
+        ("vit-vqgan.ckpt", "{}"),
+        ("encoder.pkl", "{}"),
+        ("vae.pt", "{}"),
         ("biggan.safetensors", "{}"),
         ("netG.pth", "{}"),
         ("adm.safetensors", "{}"),

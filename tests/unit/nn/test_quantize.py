@@ -12,11 +12,16 @@ from mindseye.nn.quantize import (
     CodebookKeeper,
     GumbelQuantizer,
     NearestQuantizer,
+    as_grid,
     clamp_with_gradient,
     commitment,
+    divergence,
+    gumbel,
     look_up,
     nearest,
+    one_hot,
     perplexity,
+    relaxed,
     snap,
     straight_through,
 )
@@ -133,6 +138,41 @@ def test_gumbel_draws_by_likelihood() -> None:
     torch.testing.assert_close(torch.bincount(found.ids.flatten()) / 20_000, shares, atol=0.015, rtol=0)
     divergence = sum(share * math.log(3 * share) for share in shares.tolist())
     assert found.parts["kl"].item() == pytest.approx(divergence, rel=1e-5)
+
+
+def test_a_relaxed_draw_is_a_mixture_the_colder_the_purer() -> None:
+    logits = torch.randn(2, 7, 3, 4, generator=seeded()) * 2
+    for temperature in (2.0, 0.5, 1e-3):
+        shares = relaxed(logits, temperature=temperature, generator=seeded(3))
+        torch.testing.assert_close(shares.sum(1), torch.ones(2, 3, 4))
+        torch.testing.assert_close(shares, (gumbel(logits, seeded(3)) / temperature).softmax(1))
+    drawn = gumbel(logits, seeded(3)).argmax(1)
+    torch.testing.assert_close(shares, one_hot(drawn, 7), atol=1e-3, rtol=0)
+    hard = relaxed(logits, temperature=2.0, generator=seeded(3), hard=True)
+    assert torch.equal(hard, one_hot(drawn, 7))
+    # Without a generator nothing is drawn.
+    assert torch.equal(relaxed(logits), logits.softmax(1))
+    assert torch.equal(relaxed(logits, hard=True).argmax(1), logits.argmax(1))
+
+
+def test_gumbel_noise_has_its_distribution() -> None:
+    """Mean: Euler's constant; variance: a sixth of pi squared; and no infinity."""
+    noise = gumbel(torch.zeros(1, 100, 100, 100), seeded())
+    assert noise.isfinite().all()
+    assert noise.mean().item() == pytest.approx(0.5772, abs=5e-3)
+    assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=1e-2)
+
+
+def test_divergence_from_equal_likelihoods() -> None:
+    assert divergence(torch.zeros(1, 8, 2, 2)).item() == pytest.approx(0, abs=1e-6)
+    assert divergence(one_hot(torch.zeros(1, 2, 2, dtype=torch.long), 8) * 50).item() == pytest.approx(math.log(8))
+
+
+def test_a_row_of_ids_as_a_grid() -> None:
+    assert as_grid(torch.arange(6)[None], (2, 3)).tolist() == [[[0, 1, 2], [3, 4, 5]]]
+    assert as_grid(torch.arange(4)[None]).tolist() == [[[0, 1], [2, 3]]]
+    with pytest.raises(ValueError, match="6 ids are no grid of 2 rows and 2 columns"):
+        as_grid(torch.arange(6)[None])
 
 
 def test_gumbels_gradient_is_the_mixtures() -> None:

@@ -9,6 +9,9 @@ from tests.unit.ascent.tiny import ask, critic, likeness, randomised, tokenizer
 
 from mindseye.ascent.codebook import CodebookCanvas, random_codes
 from mindseye.errors import SizeError
+from mindseye.networks import discrete_vae, dvae
+from mindseye.networks.discrete_vae import DiscreteVAE
+from mindseye.networks.dvae import DVAE
 from mindseye.networks.vae import Tower
 from mindseye.networks.vqgan import VQGAN, Config
 from mindseye.nn.seamless import Seamless
@@ -43,6 +46,20 @@ def gumbel():
     return VQGANCLIP(codec=codec("gumbel"), clip=critic(), tokenizer=tokenizer())
 
 
+@pytest.fixture(scope="module")
+def shares():
+    torch.manual_seed(5)
+    config = dvae.Config(channels=(8, 16, 16), blocks=(1, 1, 1), codes=24, code_channels=8, kernel=3)
+    return VQGANCLIP(codec=randomised(DVAE(config), 5), clip=critic(), tokenizer=tokenizer())
+
+
+@pytest.fixture(scope="module")
+def plain():
+    torch.manual_seed(5)
+    config = discrete_vae.Config(layers=2, codes=24, code_channels=6, hidden=8)
+    return VQGANCLIP(codec=randomised(DiscreteVAE(config), 5), clip=critic(), tokenizer=tokenizer())
+
+
 def image():
     """A picture."""
     found = Image.new("RGB", (32, 32), (40, 90, 200))
@@ -50,7 +67,7 @@ def image():
     return found
 
 
-@pytest.mark.parametrize("kind", ["system", "gumbel"])
+@pytest.mark.parametrize("kind", ["system", "gumbel", "shares"])
 def test_the_critic_comes_to_like_what_it_asked_for(kind, request):
     system = request.getfixturevalue(kind)
     before = likeness(system, ask(system, steps=1, options={"lr": 1e-7}), "a red apple")
@@ -64,7 +81,7 @@ def test_a_seed_is_a_seed_in_any_batch(system):
     assert not torch.allclose(both[0], both[1], atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", ["system", "gumbel"])
+@pytest.mark.parametrize("kind", ["system", "gumbel", "shares", "plain"])
 def test_a_start_picture_is_its_own_codes(kind, request):
     system = request.getfixturevalue(kind)
     got = ask(system, image=image(), strength=0.0)
@@ -72,6 +89,25 @@ def test_a_start_picture_is_its_own_codes(kind, request):
     assert torch.allclose(got, own.clamp(-1, 1), atol=1e-5)
     # Forgotten altogether, it is as if it had not been.
     assert torch.equal(ask(system, image=image(), strength=1.0), ask(system))
+
+
+def test_all_codes_may_be_mixed_by_their_shares(shares):
+    one, mixed = (ask(shares, steps=0, options={"shares": what}) for what in ("one", "all"))
+    assert not torch.allclose(one, mixed, atol=1e-2)
+    cold = ask(shares, steps=0, options={"shares": "all", "temperature": 1e-3})
+    # But for places where two codes are wanted about equally.
+    assert (cold - one).abs().median() < 1e-3 and (cold - one).abs().mean() < 0.1 * (mixed - one).abs().mean()
+
+
+def test_logits_are_masked_seamless_and_their_seeds_own(shares):
+    mask = Image.new("L", (32, 32), 0)
+    mask.paste(255, (0, 0, 14, 32))
+    got = ask(shares, image=image(), mask=mask, strength=0.6, steps=10, options={"seamless": "x"})
+    assert torch.equal(got[..., 16:], from_image(image())[..., 16:])
+    alone, both = ask(shares, seeds=(6,)), ask(shares, seeds=(5, 6))
+    assert torch.allclose(both[1], alone[0], atol=1e-4)
+    with pytest.raises(SizeError, match="multiples of 4"):
+        ask(shares, size=(30, 32))
 
 
 def test_codes_are_pulled_to_the_start(system):

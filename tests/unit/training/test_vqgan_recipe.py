@@ -8,13 +8,14 @@ import torch
 from torch.nn import functional as F
 
 from mindseye.checkpoints.save import load_part
-from mindseye.networks import clip
+from mindseye.networks import clip, vit_vqgan
 from mindseye.networks.vae import Tower
+from mindseye.networks.vit_vqgan import ViTVQGAN
 from mindseye.networks.vqgan import POCKET, VQGAN, Config
 from mindseye.request import drain
 from mindseye.training.recipe import Every, Workshop
 from mindseye.training.recipes import vqgan
-from mindseye.training.recipes.vqgan import Tokenising, appearance, vqgan_pocket
+from mindseye.training.recipes.vqgan import Tokenising, appearance, vit_vqgan_pocket, vqgan_pocket
 from mindseye.training.trainer import train
 
 TINY = Config(
@@ -40,9 +41,9 @@ def eye():
     return clip.CLIP(EYE).eval().requires_grad_(False)
 
 
-def made(**settings) -> Tokenising:
+def made(network=None, **settings) -> Tokenising:
     torch.manual_seed(0)
-    found = Tokenising(VQGAN(TINY), eye(), **settings)
+    found = Tokenising(network or VQGAN(TINY), eye(), **settings)
     found.reseed(0)
     return found
 
@@ -120,9 +121,19 @@ def test_the_judge_learns_to_tell(batch) -> None:
     assert loss.parts["told"] > 0.9
 
 
-@pytest.mark.parametrize("quantizer", ["moving", "gradient"])
-def test_it_learns_and_uses_its_codes(quantizer) -> None:
-    objective = made(quantizer=quantizer, adversary=0.0, looks=0.0)
+def patches():
+    torch.manual_seed(0)
+    tower = vit_vqgan.Tower(width=16, layers=1, heads=2, hidden=32)
+    return ViTVQGAN(
+        vit_vqgan.Config(encoder=tower, decoder=tower, codes=16, code_channels=4, patch=8, activation="gelu")
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "quantizer"), [(None, "moving"), (None, "gradient"), (patches, "moving")], ids=["moving", "grad", "vit"]
+)
+def test_it_learns_and_uses_its_codes(network, quantizer) -> None:
+    objective = made(network and network(), quantizer=quantizer, adversary=0.0, looks=0.0)
     optimizer = torch.optim.AdamW([value for value in objective.network.parameters() if value.requires_grad], lr=5e-3)
     generator = torch.Generator().manual_seed(5)
     seen = []
@@ -134,7 +145,7 @@ def test_it_learns_and_uses_its_codes(quantizer) -> None:
         loss.total.backward()
         optimizer.step()
         seen.append(loss.parts)
-    assert seen[-1]["faithful"] < 0.6 * seen[0]["faithful"]
+    assert seen[-1]["faithful"] < (0.6 if network is None else 0.75) * seen[0]["faithful"]
     assert seen[-1]["perplexity"] > 2
 
 
@@ -181,17 +192,17 @@ def test_a_run_from_start_to_part(tmp_path, monkeypatch) -> None:
     part = load_part(files["vqgan-pocket"])
     assert isinstance(part, VQGAN)
     assert part.config == TINY
-    scores = vqgan._scores(workshop, {"vqgan-pocket": part})
+    scores = vqgan.token_scores("vqgan-pocket", workshop, {"vqgan-pocket": part})
     assert set(scores) == {"psnr", "psnr_pooled", "perplexity", "used", "stable"}
     assert 0 < scores["used"] <= 1
     assert (tmp_path / "run" / "samples" / "00000003.png").is_file()
 
 
-def test_the_recipe_is_what_the_pocket_needs() -> None:
-    recipe = vqgan_pocket()
+@pytest.mark.parametrize(("recipe", "config"), [(vqgan_pocket(), POCKET), (vit_vqgan_pocket(), vit_vqgan.POCKET)])
+def test_the_recipe_is_what_the_pocket_needs(recipe, config) -> None:
     workshop = Workshop(corpus=Path(), parts=lambda name: eye(), part_files=Path)
     objective = recipe.objective(workshop)
     assert list(objective.parts()) == [recipe.name]
-    assert objective.network.config == POCKET
+    assert objective.network.config == config
     assert list(objective.turns()) == ["painter", "judge"]
     assert not any(name.startswith("_clip") for name in objective.state_dict())

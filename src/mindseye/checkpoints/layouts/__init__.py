@@ -3,11 +3,14 @@
 from mindseye.checkpoints.layout import Layout
 from mindseye.checkpoints.layouts import (
     compvis,
+    dalle_pytorch,
     diffusers,
+    enhancing,
     guided_diffusion,
     ldm_bert,
     open_clip,
     openai_clip,
+    openai_dvae,
     taesd,
     taming,
     transformers,
@@ -22,6 +25,9 @@ CLIP = "mindseye.networks.clip:CLIP"
 BERT = "mindseye.networks.bert:Bert"
 TINY = "mindseye.networks.taesd:TinyAutoencoder"
 VQGAN = "mindseye.networks.vqgan:VQGAN"
+VIT_VQGAN = "mindseye.networks.vit_vqgan:ViTVQGAN"
+DVAE = "mindseye.networks.dvae:DVAE"
+DISCRETE = "mindseye.networks.discrete_vae:DiscreteVAE"
 ADM = "mindseye.networks.adm:ADM"
 SECONDARY = "mindseye.networks.secondary:Secondary"
 READERS = {
@@ -47,6 +53,9 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("taesd-diffusers", TINY, taesd.diffusers_rules),
     Layout("openai-clip", CLIP, openai_clip.clip_rules, lambda _: openai_clip.IGNORE),
     Layout("taming-vqgan", VQGAN, taming.vqgan_rules, lambda _: taming.IGNORE),
+    Layout("enhancing-vit-vqgan", VIT_VQGAN, enhancing.vit_vqgan_rules, lambda _: enhancing.IGNORE),
+    Layout("openai-dvae", DVAE, openai_dvae.dvae_rules),
+    Layout("dalle-pytorch-dvae", DISCRETE, dalle_pytorch.vae_rules),
     Layout("guided-diffusion", ADM, guided_diffusion.adm_rules),
     Layout("secondary", SECONDARY, guided_diffusion.secondary_rules),
 )

@@ -6,11 +6,12 @@ from typing import Final
 from mindseye.training.recipe import Craft, Recipe
 from mindseye.training.recipes.adm import adm_pocket
 from mindseye.training.recipes.clip import bpe_pocket, clip_pocket, clip_rn_pocket
+from mindseye.training.recipes.dvae import dvae_pocket
 from mindseye.training.recipes.gan import biggan_pocket, dcgan_pocket, textgan_pocket
 from mindseye.training.recipes.stable_diffusion import unet_pocket
 from mindseye.training.recipes.translator import cyclegan_pocket, pix2pix_pocket
 from mindseye.training.recipes.vae import vae_pocket
-from mindseye.training.recipes.vqgan import vqgan_pocket
+from mindseye.training.recipes.vqgan import vit_vqgan_pocket, vqgan_pocket
 
 __all__ = ["RECIPES"]
 
@@ -24,6 +25,8 @@ RECIPES: Final[dict[str, Callable[[], Recipe | Craft]]] = {
     "biggan-pocket": biggan_pocket,
     "textgan-pocket": textgan_pocket,
     "vqgan-pocket": vqgan_pocket,
+    "vit-vqgan-pocket": vit_vqgan_pocket,
+    "dvae-pocket": dvae_pocket,
     "adm-pocket": adm_pocket,
     "pix2pix-pocket": pix2pix_pocket,
     "cyclegan-pocket": cyclegan_pocket,

@@ -1,4 +1,4 @@
-"""vqgan-pocket: pictures to 16x16 tokens and back, for VQGAN-CLIP and the autoregressive systems.
+"""vqgan-pocket and vit-vqgan-pocket: pictures to 16x16 tokens and back, for VQGAN-CLIP and what models tokens.
 
 As VQGAN (Esser et al. 2021, arXiv:2012.09841): a faithful picture (absolute and squared error, edges), one that looks
 the same (features of a network that was trained on something else), and, for the later part of the run, one that a
@@ -9,10 +9,13 @@ patch discriminator takes for real. Where we deviate:
   layer: the same idea, one backward pass less, since both gradients are wanted there anyway.
 - The codebook follows its vectors and revives dead codes (`mindseye.nn.quantize.CodebookKeeper`), instead of being
   trained by gradient: models of tokens pay for codes that are never used.
+
+ViT-VQGAN (Yu et al. 2022, arXiv:2110.04627) is trained on the same objective; its paper's logit-Laplace loss is
+dvae-pocket's.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -21,8 +24,10 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from mindseye.adversarial.losses import CONTESTS
+from mindseye.networks import vit_vqgan
 from mindseye.networks.clip import CLIP, VisionTransformer
 from mindseye.networks.discriminator import PatchConfig, PatchGAN
+from mindseye.networks.vit_vqgan import ViTVQGAN
 from mindseye.networks.vqgan import POCKET, VQGAN
 from mindseye.nn.quantize import CodebookKeeper, commitment, perplexity
 from mindseye.objective import Batch, Loss, Objective
@@ -35,7 +40,10 @@ from mindseye.training.pictures import training_pictures
 from mindseye.training.recipe import Every, Feed, Optimizer, Recipe, Workshop
 from mindseye.training.recipes.vae import held_out_pixels, psnr
 
-__all__ = ["Tokenising", "appearance", "vqgan_pocket"]
+__all__ = [
+    "Tokenising", "Tokens", "appearance", "token_feed", "token_samples", "token_scores", "vit_vqgan_pocket",
+    "vqgan_pocket",
+]  # fmt: skip
 
 PATCH = 4
 """Pixels a side that the discriminator folds into channels first."""
@@ -44,6 +52,23 @@ PATCH = 4
 JUDGE = PatchConfig(channels=3 * PATCH**2, width=64, layers=1)
 """Sees 64x64 pixels."""
 HINGE = CONTESTS["hinge"]
+
+
+class Tokens(Protocol):
+    """What tells how good a tokenizer is: its ids, what comes of them, and how many codes there are."""
+
+    @property
+    def config(self) -> Any:
+        """Has ``codes``."""
+        ...
+
+    def to_ids(self, pixels: Pixels) -> Tensor:
+        """Row by row."""
+        ...
+
+    def from_ids(self, ids: Tensor) -> Pixels:
+        """Pictures of as many rows as columns."""
+        ...
 
 
 def appearance(clip: CLIP, pixels: Pixels, blocks: int = 2) -> list[Float[Tensor, "B N D"]]:
@@ -69,7 +94,8 @@ class Tokenising(Objective):
     """Reconstruction, appearance, commitment; and an adversary from ``start`` on.
 
     Args:
-        network: What is trained.
+        network: What is trained: either of those whose codes lie in a space.
+        name: Of the part it becomes.
         clip: Whose features are compared, frozen; None = none are.
         quantizer: "moving": the codebook follows its vectors; "gradient": it is trained, and only revived.
         beta: Weight of the commitment.
@@ -81,9 +107,10 @@ class Tokenising(Objective):
 
     def __init__(
         self,
-        network: VQGAN,
+        network: VQGAN | ViTVQGAN,
         clip: CLIP | None,
         *,
+        name: str = "vqgan-pocket",
         quantizer: Literal["moving", "gradient"] = "moving",
         beta: float = 0.25,
         edges: float = 0.5,
@@ -92,6 +119,7 @@ class Tokenising(Objective):
         start: float = 0.6,
     ) -> None:
         super().__init__()
+        self.name = name
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.discriminator = PatchGAN(JUDGE).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         config = network.config
@@ -107,7 +135,7 @@ class Tokenising(Objective):
 
     def parts(self) -> Mapping[str, nn.Module]:
         """The network."""
-        return {"vqgan-pocket": self.network}
+        return {self.name: self.network}
 
     def forward(self, batch: Batch, turn: str) -> Loss:
         """``batch["pixels"]``: ``B 3 H W`` in [-1, 1]."""
@@ -174,9 +202,9 @@ class Tokenising(Objective):
         return Loss((HINGE.real(real) + HINGE.fake(painted)) / 2, {"told": told.item()})
 
 
-def _scores(workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
+def token_scores(name: str, workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
     """Fidelity, and what a model of tokens would ask: are codes used, and do a picture's own ids come back?"""
-    network = parts["vqgan-pocket"]
+    network: Tokens = parts[name]
     pixels = held_out_pixels(workshop, 512)
     ids, again, painted = [], [], []
     for chunk in pixels.split(64):
@@ -194,14 +222,15 @@ def _scores(workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:
+def token_samples(name: str, workshop: Workshop, parts: Mapping[str, Any]) -> Any:
     """Held-out pictures, each beside what comes back of its tokens."""
-    network = parts["vqgan-pocket"]
+    network: Tokens = parts[name]
     pixels = held_out_pixels(workshop, 24)
     return sheet(to_images(torch.stack([pixels, network.from_ids(network.to_ids(pixels))], dim=1).flatten(0, 1)))
 
 
-def _feed(workshop: Workshop) -> Steps[Feed]:
+def token_feed(workshop: Workshop) -> Steps[Feed]:
+    """The corpus' pictures, or the user's own."""
     return PictureFeed((yield from training_pictures(workshop)).pictures)
 
 
@@ -211,12 +240,30 @@ def vqgan_pocket() -> Recipe:
         name="vqgan-pocket",
         about="VQGAN, 128x128 pictures to 16x16 tokens of 1024 codes",
         objective=lambda workshop: Tokenising(VQGAN(POCKET), workshop.parts("clip-pocket")),
-        feed=_feed,
+        feed=token_feed,
         steps=8000,
         batch=16,
         optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-3, warmup=150),
         ema=0.998,
         every=Every(sample=1000, checkpoint=500),
-        samples=_samples,
-        scores=_scores,
+        samples=lambda workshop, parts: token_samples("vqgan-pocket", workshop, parts),
+        scores=lambda workshop, parts: token_scores("vqgan-pocket", workshop, parts),
+    )
+
+
+def vit_vqgan_pocket() -> Recipe:
+    """Needs clip-pocket; held-out figures as recorded in the part's provenance."""
+    name = "vit-vqgan-pocket"
+    return Recipe(
+        name=name,
+        about="ViT-VQGAN, 128x128 pictures to 16x16 tokens of 1024 codes",
+        objective=lambda workshop: Tokenising(ViTVQGAN(vit_vqgan.POCKET), workshop.parts("clip-pocket"), name=name),
+        feed=token_feed,
+        steps=8000,
+        batch=16,
+        optimizer=Optimizer(kind="muon", lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-3, warmup=300),
+        ema=0.998,
+        every=Every(sample=1000, checkpoint=500),
+        samples=lambda workshop, parts: token_samples(name, workshop, parts),
+        scores=lambda workshop, parts: token_scores(name, workshop, parts),
     )

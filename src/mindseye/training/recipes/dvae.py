@@ -1,0 +1,146 @@
+"""dvae-pocket: the discrete VAE that DALL-E's tokens are, 128x128 pictures to 16x16 of 1024 codes.
+
+As DALL-E's (Ramesh et al. 2021, arXiv:2102.12092, appendix A): codes are drawn by their likelihoods, relaxed by the
+Gumbel-softmax; the decoder is to tell the picture as likely as it can, by the logit-Laplace distribution; and the
+likelihoods of codes are pulled towards equal ones, which keeps codes in use. At first draws are mixtures of many codes,
+and the pull is weak, or no code would ever come to mean anything; the temperature falls while the run goes on, until a
+draw is one code in all but name.
+
+Where we deviate: in a run as short as ours few codes would ever be used, since the first that mean anything win. So the
+information that a code carries (how sure the likelihoods are at a place, less how uneven they are on the average of a
+batch: Krause et al. 2010, Hu et al. 2017, arXiv:1702.08720) has a weight of its own; and there is a smallest scale.
+
+Both schedules are in the run's share of time, where the paper counts updates: its temperature falls from 1 to 1/16 in
+150,000 of three million, its pull grows to 6.6 in 5,000. A run of some thousand steps needs a larger share for either.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mindseye.networks.dvae import DVAE, POCKET, squeezed
+from mindseye.nn.quantize import divergence, perplexity, relaxed
+from mindseye.objective import Batch, Loss, Objective
+from mindseye.shapes import Pixels
+from mindseye.training.recipe import Every, Optimizer, Recipe
+from mindseye.training.recipes.vqgan import token_feed, token_samples, token_scores
+
+__all__ = ["Relaxing", "dvae_pocket", "falling", "logit_laplace", "rising"]
+
+
+def logit_laplace(
+    target: Float[Tensor, "B 3 H W"], mean: Float[Tensor, "B 3 H W"], log_scale: Float[Tensor, "B 3 H W"]
+) -> Float[Tensor, "B 3 H W"]:
+    """How unlikely values are, in nats each: of a number in (0, 1) whose logit has a Laplace distribution.
+
+    Args:
+        target: The numbers.
+        mean: Of their logits.
+        log_scale: The logarithm of the distribution's scale.
+    """
+    logit = target.logit()
+    within = (target * (1 - target)).log()
+    return (logit - mean).abs() * (-log_scale).exp() + log_scale + math.log(2) + within
+
+
+def falling(share: float, low: float, over: float) -> float:
+    """From 1 to ``low`` along half a cosine, in the first ``over`` of a run; then it stays."""
+    done = min(share / over, 1.0) if over > 0 else 1.0
+    return low + (1 - low) * (1 + math.cos(math.pi * done)) / 2
+
+
+def rising(share: float, over: float) -> float:
+    """From 0 to 1 along half a cosine, in the first ``over`` of a run; then it stays."""
+    return 1 - falling(share, 0.0, over)
+
+
+def unevenness(logits: Float[Tensor, "B K h w"]) -> Float[Tensor, ""]:
+    """How far the likelihoods are from equal ones on the average of all places, in nats: 0 where no code is idle."""
+    likely = logits.softmax(1).mean((0, 2, 3))
+    return torch.special.xlogy(likely, likely).sum() + math.log(len(likely))
+
+
+class Relaxing(Objective):
+    """The evidence lower bound of relaxed draws.
+
+    Args:
+        network: What is trained.
+        name: Of the part it becomes.
+        kl: Weight of the pull towards equal likelihoods, as the paper counts: against the sum over a picture's numbers.
+        inform: Weight of the information that a code carries, in nats.
+        warm: Share of the run in which that weight grows to its full.
+        coldest: The lowest temperature.
+        cooling: Share of the run in which it is reached.
+        floor: Logarithm of the smallest scale that counts, reached softly. Pictures of flat colours could be told to
+            any precision, and what is told exactly would drown what is not.
+        hard: Whether the decoder sees one code a place, with the mixture's gradient (straight-through).
+    """
+
+    def __init__(
+        self,
+        network: DVAE,
+        *,
+        name: str = "dvae-pocket",
+        kl: float = 6.6,
+        inform: float = 0.1,
+        warm: float = 0.1,
+        coldest: float = 1 / 16,
+        cooling: float = 0.7,
+        floor: float = -2.0,
+        hard: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.name = name
+        self.kl, self.inform, self.floor, self.hard = kl, inform, floor, hard
+        self.warm, self.coldest, self.cooling = warm, coldest, cooling
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The network."""
+        return {self.name: self.network}
+
+    def forward(self, batch: Batch, turn: str) -> Loss:
+        """``batch["pixels"]``: ``B 3 H W`` in [-1, 1]."""
+        pixels: Pixels = batch["pixels"]
+        temperature = falling(self.share, self.coldest, self.cooling)
+        logits = self.network.logits(pixels).float()
+        shares = relaxed(logits, temperature=temperature, generator=self.generator, hard=self.hard)
+        mean, log_scale = self.network.heads(shares)
+        target = squeezed(pixels)
+        log_scale = self.floor + F.softplus(log_scale.float() - self.floor)
+        unlikely = logit_laplace(target, mean.float(), log_scale).mean()
+        kl = divergence(logits)
+        information = kl - unevenness(logits)
+        # The bound is of a whole picture, the loss a mean over its numbers; a grid has this many fewer places.
+        weight = self.kl * rising(self.share, self.warm) / (3 * self.network.factor**2)
+        parts = {
+            "unlikely": unlikely.item(),
+            "kl": kl.item(),
+            "information": information.item(),
+            "temperature": temperature,
+            "mse": 4 * (mean.detach().float().sigmoid() - target).square().mean().item() / 0.64,
+            "perplexity": perplexity(logits.detach().argmax(1), self.network.config.codes),
+        }
+        return Loss(unlikely + weight * kl - self.inform * information, parts)
+
+
+def dvae_pocket() -> Recipe:
+    """Needs nothing; held-out figures as recorded in the part's provenance."""
+    name = "dvae-pocket"
+    return Recipe(
+        name=name,
+        about="discrete VAE, 128x128 pictures to 16x16 tokens of 1024 codes",
+        objective=lambda workshop: Relaxing(DVAE(POCKET), name=name),
+        feed=token_feed,
+        steps=12_000,
+        batch=16,
+        optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4, warmup=150),
+        ema=0.998,
+        every=Every(sample=1000, checkpoint=500),
+        samples=lambda workshop, parts: token_samples(name, workshop, parts),
+        scores=lambda workshop, parts: token_scores(name, workshop, parts),
+    )

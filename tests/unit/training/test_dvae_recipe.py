@@ -1,0 +1,129 @@
+"""dvae-pocket's objective on a small network: its likelihood, its schedules, that it learns; and a run to its end."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mindseye.checkpoints.save import load_part
+from mindseye.networks.dvae import DVAE, POCKET, Config, squeezed
+from mindseye.nn.quantize import one_hot, relaxed
+from mindseye.request import drain
+from mindseye.training.recipe import Every, Workshop
+from mindseye.training.recipes import vqgan
+from mindseye.training.recipes.dvae import Relaxing, dvae_pocket, falling, logit_laplace, rising, unevenness
+from mindseye.training.trainer import train
+
+TINY = Config(channels=(16, 16), blocks=(1, 1), codes=16, code_channels=8, kernel=3, patch=4)
+
+
+def made(**settings) -> Relaxing:
+    torch.manual_seed(0)
+    found = Relaxing(DVAE(TINY), **settings)
+    found.reseed(0)
+    return found
+
+
+@pytest.mark.parametrize(("mean", "log_scale"), [(0.0, -1.0), (1.3, -0.5), (-2.0, 0.3)])
+def test_a_likelihood_is_a_density(mean, log_scale) -> None:
+    """Its exponential has area 1, and it is the Laplace density of the logit."""
+    edges = torch.linspace(0, 1, 400_001, dtype=torch.float64)
+    middle = ((edges[1:] + edges[:-1]) / 2).view(1, 1, 1, -1).expand(1, 3, 1, -1)
+    told = [torch.full_like(middle, value) for value in (mean, log_scale)]
+    unlikely = logit_laplace(middle, *told)
+    assert (-unlikely[0, 0, 0]).exp().mean().item() == pytest.approx(1, abs=2e-3)
+    laplace = torch.distributions.Laplace(told[0], told[1].exp())
+    torch.testing.assert_close(unlikely, -laplace.log_prob(middle.logit()) + (middle * (1 - middle)).log())
+
+
+def test_schedules() -> None:
+    assert falling(0, 1 / 16, 0.5) == 1 and falling(0.5, 1 / 16, 0.5) == falling(1, 1 / 16, 0.5) == 1 / 16
+    assert falling(0.25, 0.0, 0.5) == pytest.approx(0.5)
+    assert (rising(0, 0.2), rising(0.1, 0.2), rising(0.7, 0.2)) == (0, pytest.approx(0.5), 1)
+    assert falling(0, 0.25, 0) == 0.25
+
+
+def test_unevenness_is_of_the_average() -> None:
+    """Places that are sure of different codes are even together; two codes of four are one bit short."""
+    sure = one_hot(torch.arange(4).view(1, 2, 2), 4) * 60
+    assert unevenness(sure).item() == pytest.approx(0, abs=1e-6)
+    half = one_hot(torch.tensor([0, 1, 0, 1]).view(1, 2, 2), 4) * 60
+    assert unevenness(half).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_the_loss_is_the_bound(hard) -> None:
+    objective = made(hard=hard, warm=0.5, cooling=1.0)
+    objective.share = 0.25
+    pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    loss = objective({"pixels": pixels}, "main")
+    logits = objective.network.logits(pixels)
+    temperature = falling(0.25, 1 / 16, 1.0)
+    shares = relaxed(logits, temperature=temperature, generator=torch.Generator().manual_seed(0), hard=hard)
+    mean, log_scale = objective.network.heads(shares)
+    log_scale = (1 + (log_scale + 2).exp()).log() - 2  # no smaller than the floor, softly
+    unlikely = logit_laplace(squeezed(pixels), mean, log_scale)
+    chances = torch.distributions.Categorical(logits=logits.permute(0, 2, 3, 1))
+    equal = torch.distributions.Categorical(logits=torch.zeros(16).expand(2, 2, 2, 16))
+    kl = torch.distributions.kl_divergence(chances, equal)
+    # As the paper counts: both summed over a picture, divided by its numbers.
+    whole = (unlikely.sum() + 6.6 * 0.5 * kl.sum()) / pixels.numel()
+    whole = whole - 0.1 * (kl.mean() - unevenness(logits))
+    torch.testing.assert_close(loss.total, whole, atol=1e-5, rtol=1e-5)
+    assert loss.parts["temperature"] == temperature
+    mse = (objective.network.decode(shares) - pixels).square().mean().item()
+    assert loss.parts["mse"] == pytest.approx(mse, rel=1e-3)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_it_learns_and_uses_its_codes(hard) -> None:
+    objective = made(hard=hard, coldest=0.25)
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=5e-3)
+    generator = torch.Generator().manual_seed(5)
+    seen = []
+    for step in range(80):
+        objective.share = step / 80
+        # Squares of any colours in 2x2 fields.
+        fields = torch.rand(8, 3, 2, 2, generator=generator) * 1.8 - 0.9
+        loss = objective({"pixels": fields.repeat_interleave(8, 2).repeat_interleave(8, 3)}, "main")
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+        seen.append(loss.parts)
+    first, last = ({key: sum(each[key] for each in part) / 10 for key in seen[0]} for part in (seen[:10], seen[-10:]))
+    assert last["unlikely"] < first["unlikely"] - 0.1 and last["mse"] < 0.9 * first["mse"]
+    assert last["perplexity"] > 4 and last["information"] > 1
+
+
+def test_a_run_from_start_to_part(tmp_path, monkeypatch) -> None:
+    pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(6)) * 2 - 1
+
+    class Feed:
+        def batch(self, step, size):
+            return {"pixels": pixels[:size]}
+
+    def feed(workshop):
+        return Feed()
+        yield
+
+    monkeypatch.setattr(vqgan, "held_out_pixels", lambda workshop, count: pixels[:count])
+    workshop = Workshop(corpus=Path(), parts=lambda name: None, part_files=Path)
+    recipe = replace(
+        dvae_pocket(), objective=lambda workshop: Relaxing(DVAE(TINY)), feed=feed, steps=3, batch=4,
+        every=Every(log=1, sample=0, checkpoint=0), precision="fp32",
+    )  # fmt: skip
+    files = drain(train(recipe, tmp_path / "run", workshop))
+    part = load_part(files["dvae-pocket"])
+    assert isinstance(part, DVAE) and part.config == TINY
+    scores = recipe.scores(workshop, {"dvae-pocket": part})
+    assert set(scores) == {"psnr", "psnr_pooled", "perplexity", "used", "stable"}
+    assert (tmp_path / "run" / "samples" / "00000003.png").is_file()
+
+
+def test_the_recipe_is_what_the_pocket_needs() -> None:
+    recipe = dvae_pocket()
+    objective = recipe.objective(Workshop(corpus=Path(), parts=lambda name: None, part_files=Path))
+    assert list(objective.parts()) == [recipe.name]
+    assert objective.network.config == POCKET
