@@ -3,9 +3,11 @@
 from mindseye.checkpoints.layout import Layout
 from mindseye.checkpoints.layouts import (
     compvis,
+    dalle_pytorch,
     diffusers,
     guided_diffusion,
     ldm_bert,
+    mindalle,
     open_clip,
     openai_clip,
     taesd,
@@ -24,6 +26,8 @@ TINY = "mindseye.networks.taesd:TinyAutoencoder"
 VQGAN = "mindseye.networks.vqgan:VQGAN"
 ADM = "mindseye.networks.adm:ADM"
 SECONDARY = "mindseye.networks.secondary:Secondary"
+DALLE = "mindseye.networks.dalle:DALLE"
+MINDALLE = "mindseye.networks.mindalle:MinDALLE"
 READERS = {
     "biggan-deep": "mindseye.checkpoints.layouts.biggan:load_biggan",
     **dict.fromkeys(("dcgan", "dcgan-zoo", "mlp-gan"), "mindseye.checkpoints.layouts.dcgan:load_gan"),
@@ -49,6 +53,8 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("taming-vqgan", VQGAN, taming.vqgan_rules, lambda _: taming.IGNORE),
     Layout("guided-diffusion", ADM, guided_diffusion.adm_rules),
     Layout("secondary", SECONDARY, guided_diffusion.secondary_rules),
+    Layout("dalle-pytorch", DALLE, dalle_pytorch.dalle_rules, dalle_pytorch.ignored),
+    Layout("mindalle", MINDALLE, mindalle.mindalle_rules, lambda _: mindalle.IGNORE),
 )
 
 
