@@ -1,7 +1,6 @@
 """DALL-E's networks against plain references, written from the papers and from what their repositories do.
 
-The references know no cache, no mask of the house and none of its modules: they loop over places. Where DALLE-pytorch
-is installed, it is asked, too.
+The references know no cache, no mask of the house and none of its modules: they loop over places.
 """
 
 import math
@@ -217,9 +216,10 @@ def test_their_names_and_shapes_tell_the_configuration(case):
     found = dalle_pytorch.dalle_config({key: tuple(value.shape) for key, value in theirs.items()}, hparams)
     extras = Extras(**{key: tuple(v) if isinstance(v, list) else v for key, v in found.pop("extras").items()})
     assert Config(**{**found, "attention": tuple(found["attention"]), "extras": extras}) == config
-    older = {
-        key.replace("fn.fn.fn.to_qkv", "fn.to_qkv").replace("s.0", "s_0", 0): value for key, value in theirs.items()
+    names = {
+        key: key.replace("fn.fn.fn.fn.", "fn.fn.fn.").replace("pos_emb.weights.", "pos_emb.weights_") for key in theirs
     }
+    older = {names[key]: value for key, value in theirs.items()}
     again = convert(older, dalle_pytorch.dalle_rules(config), ignore=dalle_pytorch.ignored(config))
     assert all(torch.equal(again[key], value) for key, value in network.state_dict().items())
 
