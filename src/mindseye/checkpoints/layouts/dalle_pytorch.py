@@ -140,7 +140,7 @@ def dalle_config(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
         "shift": bool(told.get("shift_tokens", False)),
         "extras": {
             "expansion": hidden // width,
-            "sandwich": any(".norm_out." in key for key in shapes),
+            "sandwich": any(key.startswith(LAYERS) and ".norm_out." in key for key in shapes),
             "tied": "text_emb.weight" not in shapes,
             "stable": bool(told.get("stable", False)),
             "attention_ids": places["attn"],
