@@ -8,11 +8,11 @@ contract test resolves for every card.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindseye.checkpoints.releases import EARLY, PartFile, Release
+from mindseye.checkpoints.releases import EARLY, WRITERS, PartFile, Release
 from mindseye.errors import UnknownName, UsageError
 from mindseye.request import DEFAULT, Scalar
 
@@ -35,10 +35,12 @@ class Pocket:
     Args:
         name: The part's name without "-pocket": "unet", "vae", "clip", "bpe".
         length: Of a tokenizer: how many ids a text becomes. Networks have none.
+        plain: Of a tokenizer: whether texts are neither opened nor closed (`mindseye.text.plain_tokenizer`).
     """
 
     name: str
     length: int | None = None
+    plain: bool = False
 
     @property
     def path(self) -> Path:
@@ -58,10 +60,12 @@ class File:
     Args:
         path: The `.safetensors` file of a network, or the file of a tokenizer.
         length: Of a tokenizer: how many ids a text becomes. Networks have none.
+        plain: Of a tokenizer: whether texts are neither opened nor closed (`mindseye.text.plain_tokenizer`).
     """
 
     path: Path
     length: int | None = None
+    plain: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -91,7 +95,8 @@ class Vocabulary:
 
     Args:
         folder: Where the release keeps it; None = the packaged one of CLIP.
-        kind: "clip" or "bert".
+        kind: "clip", "bert", "char-bpe", or "plain": CLIP's without its special ids, or a file of the `tokenizers`
+            library.
         length: How many ids a text becomes.
         pad: The id that fills the rest; None = as the folder says.
     """
@@ -120,7 +125,7 @@ class Card:
         parts: Field of the system -> where it comes from. One file may serve several fields.
         native: Width and height it was trained at.
         multiple: Sides are multiples of this.
-        defaults: Request fields (steps, guidance, sampler) where the user has no wish.
+        defaults: Request fields (steps, guidance, sampler, candidates) where the user has no wish.
         options: Values for the system's own options where they differ from the system's defaults.
         facts: Fields of the system that are no parts and that no file's shapes can tell.
         licence: Of the weights.
@@ -258,7 +263,7 @@ MANNERS: Mapping[str, Mapping[str, Manner]] = {
             system="mindseye.systems.gan:ClassGAN",
             part="generator",
             paper="arXiv:1809.11096",
-            defaults={"steps": 60},
+            defaults={"steps": 60, "candidates": 8},
             critic=_CHOOSES,
         ),
         "big-sleep": Manner(
@@ -273,7 +278,7 @@ MANNERS: Mapping[str, Mapping[str, Manner]] = {
             system="mindseye.systems.gan:GAN",
             part="generator",
             paper="arXiv:1511.06434",
-            defaults={"steps": 60},
+            defaults={"steps": 60, "candidates": 8},
             critic=_CHOOSES,
         )
     },
@@ -337,6 +342,52 @@ def _early(release: Release, name: str, manner: str, licence: str) -> Card:
     )
 
 
+WRITING: Mapping[str, Card] = {
+    "dalle": Card(
+        name="dalle",
+        system="mindseye.systems.dalle:DALLE",
+        parts={"tokenizer": Vocabulary(None, "plain")},
+        native=(256, 256),
+        multiple=1,
+        licence="MIT",
+        paper="arXiv:2102.12092",
+        training="see its publisher",
+        options={"filter_thres": 0.9},
+    ),
+    "mindalle": Card(
+        name="mindalle",
+        system="mindseye.systems.dalle:DALLE",
+        parts={"tokenizer": Vocabulary(None, "char-bpe")},
+        native=(256, 256),
+        multiple=1,
+        licence="CC-BY-NC-SA-4.0",
+        paper="https://github.com/kakaobrain/minDALL-E",
+        training="14 million pictures of CC3M and CC12M",
+        options={"top_k": 256},
+    ),
+}
+"""How released models that write tokens are used, by family: what their cards have in common."""
+
+
+def _writer(release: Release, name: str, licence: str) -> Card:
+    """A card for a model that writes tokens: its network, its codec, its tokenizer."""
+    usual = WRITING[release.family]
+    length = int(release.facts["length"])
+    words: dict[str, Source] = {
+        field: Vocabulary(folder, getattr(usual.parts[field], "kind", "plain"), length)
+        for field, folder in release.tokenizers.items()
+    }
+    return replace(
+        usual,
+        name=name,
+        parts={**{field: Foreign(part) for field, part in release.parts.items()}, **words},
+        native=release.native,
+        multiple=release.multiple,
+        licence=licence or release.licence or usual.licence,
+        notes=release.notes,
+    )
+
+
 def card_of(release: Release, name: str, *, licence: str = "", manner: str = "") -> Card:
     """A card for a release that the user has.
 
@@ -354,6 +405,8 @@ def card_of(release: Release, name: str, *, licence: str = "", manner: str = "")
         return _early(release, name, manner, licence)
     if manner:
         raise UnknownName(f"manner of painting with {name}", manner, ["(none)"])
+    if release.family in WRITERS:
+        return _writer(release, name, licence)
     told = dict(release.facts)
     pads = {"tokenizer": told.pop("pad", None), "tokenizer_2": told.pop("pad_2", None)}
     silent = bool(told.pop("zeros_for_empty", False))

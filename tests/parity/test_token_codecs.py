@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from mindseye.checkpoints.layout import restore
-from mindseye.checkpoints.layouts.dalle_pytorch import vae_config, vae_rules
+from mindseye.checkpoints.layouts.dalle_pytorch_dvae import vae_config, vae_rules
 from mindseye.checkpoints.layouts.enhancing import vit_vqgan_config, vit_vqgan_rules
 from mindseye.checkpoints.layouts.openai_dvae import dvae_config, dvae_rules
 from mindseye.checkpoints.save import from_json

@@ -1,6 +1,7 @@
 """The systems before latent diffusion, as files: VQGANs, discrete VAEs, GANs, ADM, its second model, and CLIP itself.
 
-Each is one network; what it listens to comes from elsewhere. A file is told by its keys and shapes alone.
+Each is one network; what it listens to comes from elsewhere. A file is told by its keys and shapes alone. So are the
+DALL-Es, which bring a codec with them.
 """
 
 import json
@@ -10,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from mindseye.checkpoints.clips import identify_clip
-from mindseye.checkpoints.layouts import biggan, dalle_pytorch, dcgan, enhancing, guided_diffusion, openai_dvae, taming
+from mindseye.checkpoints.layouts import (
+    biggan,
+    dalle_pytorch,
+    dalle_pytorch_dvae,
+    dcgan,
+    enhancing,
+    guided_diffusion,
+    mindalle,
+    openai_dvae,
+    taming,
+)
 from mindseye.checkpoints.manifest import Manifest
 from mindseye.checkpoints.releases import PartFile, Release
 from mindseye.errors import WeightsError
@@ -36,13 +47,15 @@ def identify_early(path: Path, manifest: Manifest | None = None) -> Release | No
         WeightsError: One of these, but of a kind that is not supported.
     """
     if path.is_dir():
+        if mindalle.is_mindalle(path):
+            return mindalle.release(path)
         if found := openai_dvae.folder(path):
             return found
         beside = ("open_clip_config.json", "config.json")
         return _clip(path) if any(_is_clip_config(path / name) for name in beside) else None
     if manifest is None:
         return None
-    for publisher in (taming, openai_dvae, dalle_pytorch, enhancing):
+    for publisher in (taming, dalle_pytorch, openai_dvae, dalle_pytorch_dvae, enhancing):
         if found := publisher.release(path, manifest):
             return found
     for prefix in _WRAPPERS:

@@ -66,7 +66,7 @@ def is_unit(folder: Path) -> bool:
         return True
     names = (
         "model_index.json", "card.json", "adapter_config.json", "pytorch_lora_weights.safetensors",
-        "open_clip_config.json",
+        "open_clip_config.json", "stage2_last.ckpt",
     )  # fmt: skip
     if any((folder / name).is_file() for name in names):
         return True

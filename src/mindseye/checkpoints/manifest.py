@@ -9,6 +9,7 @@ were published whole (`mindseye.checkpoints.modules`). Sharded files are their i
 and all the files it names. What a file is is decided by its first bytes, never its name.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -41,10 +42,6 @@ LARGEST_HEADER = 100_000_000
 INERT = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "numpy.", "torchmetrics.")
 """Classes of these packages are bookkeeping of training in the original releases. Their names are bound to a class of
 ours that does nothing, so that the weights beside them can be read without importing any of it."""
-
-
-TABLES = ("hparams", "vae_params")
-"""Where DALLE-pytorch's files say what a network is built from."""
 
 
 @final
@@ -265,7 +262,7 @@ def open_pickle(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """The tensors of a pickle, memory mapped where its container allows it, and the plain values beside them.
 
     The weights may be the file's whole content or lie under ``state_dict`` (Lightning, the original releases),
-    ``model`` or ``weights``. Values of tables that describe a network (``hparams``) have its name before theirs.
+    ``model`` or ``weights`` (DALLE-pytorch, whose settings come back as JSON under their names).
 
     Raises:
         WeightsError: Cut short, no pickle of torch's, no tensors in it, or code in it: nothing of it has been run.
@@ -321,13 +318,17 @@ def open_pickle(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     if not tensors:
         raise WeightsError(f"{path} holds no named tensors")
     about = {str(key): str(value) for key, value in content.items() if isinstance(value, str | int | float)}
-    for table in TABLES:
-        told = content.get(table)
-        if isinstance(told, Mapping):
-            about |= {
-                f"{table}.{key}": str(value) for key, value in told.items() if isinstance(value, str | int | float)
-            }
-    return tensors, about
+    return tensors, about | _settings(content)
+
+
+def _settings(content: Mapping[Any, Any]) -> dict[str, str]:
+    """What a network was built from, where a pickle says it, as JSON."""
+    found = {}
+    for name in ("hparams", "vae_params"):
+        with contextlib.suppress(TypeError, ValueError, RecursionError):
+            if isinstance(content.get(name), Mapping):
+                found[name] = json.dumps(dict(content[name]))
+    return found
 
 
 def _name(tensor: "Tensor") -> str:

@@ -4,10 +4,12 @@ from mindseye.checkpoints.layout import Layout
 from mindseye.checkpoints.layouts import (
     compvis,
     dalle_pytorch,
+    dalle_pytorch_dvae,
     diffusers,
     enhancing,
     guided_diffusion,
     ldm_bert,
+    mindalle,
     open_clip,
     openai_clip,
     openai_dvae,
@@ -30,6 +32,8 @@ DVAE = "mindseye.networks.dvae:DVAE"
 DISCRETE = "mindseye.networks.discrete_vae:DiscreteVAE"
 ADM = "mindseye.networks.adm:ADM"
 SECONDARY = "mindseye.networks.secondary:Secondary"
+DALLE = "mindseye.networks.dalle:DALLE"
+MINDALLE = "mindseye.networks.mindalle:MinDALLE"
 READERS = {
     "biggan-deep": "mindseye.checkpoints.layouts.biggan:load_biggan",
     **dict.fromkeys(("dcgan", "dcgan-zoo", "mlp-gan"), "mindseye.checkpoints.layouts.dcgan:load_gan"),
@@ -55,9 +59,11 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("taming-vqgan", VQGAN, taming.vqgan_rules, lambda _: taming.IGNORE),
     Layout("enhancing-vit-vqgan", VIT_VQGAN, enhancing.vit_vqgan_rules, lambda _: enhancing.IGNORE),
     Layout("openai-dvae", DVAE, openai_dvae.dvae_rules),
-    Layout("dalle-pytorch-dvae", DISCRETE, dalle_pytorch.vae_rules),
+    Layout("dalle-pytorch-dvae", DISCRETE, dalle_pytorch_dvae.vae_rules),
     Layout("guided-diffusion", ADM, guided_diffusion.adm_rules),
     Layout("secondary", SECONDARY, guided_diffusion.secondary_rules),
+    Layout("dalle-pytorch", DALLE, dalle_pytorch.dalle_rules, dalle_pytorch.ignored),
+    Layout("mindalle", MINDALLE, mindalle.mindalle_rules, lambda _: mindalle.IGNORE),
 )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 from mindseye.training.recipe import Craft, Recipe
 from mindseye.training.recipes.adm import adm_pocket
 from mindseye.training.recipes.clip import bpe_pocket, clip_pocket, clip_rn_pocket
+from mindseye.training.recipes.dalle import dalle_pocket
 from mindseye.training.recipes.dvae import dvae_pocket
 from mindseye.training.recipes.gan import biggan_pocket, dcgan_pocket, textgan_pocket
 from mindseye.training.recipes.stable_diffusion import unet_pocket
@@ -28,6 +29,7 @@ RECIPES: Final[dict[str, Callable[[], Recipe | Craft]]] = {
     "vit-vqgan-pocket": vit_vqgan_pocket,
     "dvae-pocket": dvae_pocket,
     "adm-pocket": adm_pocket,
+    "dalle-pocket": dalle_pocket,
     "pix2pix-pocket": pix2pix_pocket,
     "cyclegan-pocket": cyclegan_pocket,
 }
