@@ -222,6 +222,16 @@ def _check(request: Request) -> None:
         raise OptionError("a mask says what to repaint of a picture, but no picture was given", hint="add --image")
 
 
+def candidate_seed(seed: int, number: int) -> int:
+    """The seed of a picture's candidate: its own for the first, and 32 bits that follow from both for the others.
+
+    A candidate is an ordinary picture: asked for by its seed alone, it is drawn again.
+    """
+    if number == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "big")
+
+
 def fingerprint(image: "Image") -> str:
     """sha256 of what the picture shows, whatever file it came from."""
     digest = hashlib.sha256(f"{image.width}x{image.height}".encode())

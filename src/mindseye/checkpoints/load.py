@@ -143,7 +143,7 @@ def resolve_part(part: PartFile) -> tuple[nn.Module, Layout, Manifest, dict[str,
         KeysMismatch: Keys or shapes differ.
         WeightsError: A damaged file, or a network that this version does not have.
     """
-    whole = read_manifest(part.files)
+    whole = read_manifest(part.files, part.under)
     manifest = whole.under(part.prefix)
     network, layout = network_of(part, whole)
     ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}

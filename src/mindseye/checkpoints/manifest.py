@@ -110,11 +110,12 @@ class Manifest(Mapping[str, Entry]):
         return {key: entry.shape for key, entry in self.entries.items()}
 
 
-def read_manifest(path: Path | Sequence[Path]) -> Manifest:
+def read_manifest(path: Path | Sequence[Path], under: Sequence[str] = ()) -> Manifest:
     """What is in a file, in several, or in those that an index (``*.index.json``) names.
 
     Args:
-        path: A ``.safetensors``, a pickle, an index; or several files whose keys are put together.
+        path: A ``.safetensors``, a pickle, an index, a Flax file; or several whose keys are put together.
+        under: What is put before the keys of each of several files; nothing when empty.
 
     Raises:
         WeightsMissing: A file is not there, a shard that the index names included.
@@ -124,12 +125,14 @@ def read_manifest(path: Path | Sequence[Path]) -> Manifest:
     entries: dict[str, Entry] = {}
     files: list[Path] = []
     metadata: dict[str, str] = {}
-    for each in paths:
+    for number, each in enumerate(paths):
         if each.name.endswith(".json"):
             found, names, about = _index(each)
         else:
             found, about = _one(each)
             names = (each,)
+        if under:
+            found = {f"{under[number]}{key}": entry for key, entry in found.items()}
         for key in found:
             if key in entries:
                 raise WeightsError(f"{each} and {entries[key].file} both hold {key}")

@@ -1,4 +1,4 @@
-"""Frozen encodings, made once: what a frozen network says of every example, as a memory-mapped half-precision array.
+"""Frozen encodings, made once: what a frozen network says of every example, as a memory-mapped array.
 
 The file's name carries the hashes of the network's weights and of what went in, so a better autoencoder or another
 corpus never meets encodings of the old one.
@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 from mindseye.request import Progress, Steps
 
 __all__ = ["encode_all", "fingerprint"]
+
+_TORCH = {np.float16: torch.float16, np.int32: torch.int32}
 
 
 def fingerprint(*files: Path) -> str:
@@ -28,8 +31,14 @@ def fingerprint(*files: Path) -> str:
 
 
 def encode_all(
-    path: Path, count: int, encode: Callable[[int, int], Tensor], *, stage: str, size: int = 128
-) -> Steps[NDArray[np.float16]]:
+    path: Path,
+    count: int,
+    encode: Callable[[int, int], Tensor],
+    *,
+    stage: str,
+    size: int = 128,
+    dtype: type[np.float16] | type[np.int32] = np.float16,
+) -> Steps[NDArray[Any]]:
     """``encode(start, stop)`` over ``count`` examples, kept at ``path``.
 
     Args:
@@ -38,15 +47,16 @@ def encode_all(
         encode: rows ``start`` to ``stop`` to a tensor of as many rows.
         stage: what the progress is called.
         size: rows at a time.
+        dtype: what is stored: half precision, or whole numbers for ids.
     """
     if not path.exists():
         part = path.with_suffix(f".part{os.getpid()}.npy")
-        store: NDArray[np.float16] | None = None
+        store: NDArray[Any] | None = None
         for start in range(0, count, size):
             with torch.no_grad():
-                rows = encode(start, min(start + size, count)).to(torch.float16).cpu().numpy()
+                rows = encode(start, min(start + size, count)).to(_TORCH[dtype]).cpu().numpy()
             if store is None:
-                store = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=(count, *rows.shape[1:]))
+                store = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=(count, *rows.shape[1:]))
             store[start : start + len(rows)] = rows
             yield Progress(stage, start, count, tuple)
         if store is not None:

@@ -185,7 +185,7 @@ def _count(shapes: Shapes, name: str) -> int:
 
 # -- the VQGAN ---------------------------------------------------------------------------------------------------------
 
-_NUMBERED = re.compile(r"\b(down|up|block|attn)_(\d+)\.")
+_NUMBERED = re.compile(r"(?<!mid\.)\b(down|up|block|attn)_(\d+)\.")
 _LEVELS = re.compile(r"\b(down|up|block|attn)\.(\d+)\.")
 _ENDS = re.compile(r"(?P<norm>norm\w*\.)?(?P<end>kernel|scale|embedding)$")
 
