@@ -10,14 +10,18 @@ from tests.unit.checkpoints.test_early import added, draw
 
 from mindseye import zoo
 from mindseye.checkpoints import flax, kinds
+from mindseye.checkpoints.convert import convert as convert_all
+from mindseye.checkpoints.describe import describe
 from mindseye.checkpoints.layout import convert, restore
 from mindseye.checkpoints.layouts import dalle_mini as layout
+from mindseye.checkpoints.library import Library
 from mindseye.checkpoints.load import load_foreign
 from mindseye.checkpoints.manifest import read_manifest
 from mindseye.checkpoints.releases import identify
 from mindseye.errors import UnknownName, WeightsError, WeightsMissing
 from mindseye.networks.bart import Config
 from mindseye.networks.vqgan import Config as CodesConfig
+from mindseye.request import drain
 
 FOLDERS = {
     "scanned": tiny.flax_folder,
@@ -67,6 +71,21 @@ def test_kept_and_drawn_with(name, tmp_path):
     assert {len(digest) for digest in first.weights.values()} == {64}
     with pytest.raises(UnknownName, match="manner of painting"):
         zoo.find(f"big-sleep:{entry.name}")
+
+
+@pytest.mark.parametrize("name", ["scanned", "min-dalle"])
+def test_described_and_written_in_our_own_format(name, tmp_path):
+    folder = FOLDERS[name](tmp_path / "mini")
+    entry = added(folder)
+    told = describe(entry, Library(), hashes=False)
+    assert not told.get("problem") and told["family"] == "dalle-mini"
+    for part in told["parts"].values():
+        assert 0 < part["matched"] == part["tensors"]
+    assert drain(convert_all(folder, tmp_path / "ours", "mindseye")) == ()
+    ours = identify(tmp_path / "ours")
+    assert ours.family == "dalle-mini" and ours.facts == {"length": 8}
+    again = draw(str(tmp_path / "ours"))
+    assert again.images[0].tobytes() == draw(entry.name).images[0].tobytes()
 
 
 def test_the_vqgan_alone_is_a_vqgan(tmp_path):

@@ -45,7 +45,7 @@ def test_plain_is_the_spelling_of_the_training(text, spelled):
 
 
 def test_the_port_spells_less():
-    assert ported("A  Red apple, 🍎 café") == " a red apple, red_apple caf"
+    assert ported("A  Red apple, 🍎 naïve") == " a red apple, red_apple nave"
 
 
 def test_ids(tokenizer):
@@ -132,6 +132,6 @@ def test_ids_of_the_port(tokenizer, tmp_path):
     merges = (tmp_path / "merges.txt").read_text().split("\n")[1:-1]
     port = theirs.TextTokenizer(words, merges)
     long = BartTokenizer.read(tmp_path, 64).spelled("min-dalle")
-    for text in ("A Red apple, predred", "it's 12:30", "caf\u00e9", ""):
+    for text in ("A Red apple, predred", "it's 12:30", "na\u00efve", ""):
         wanted = port.tokenize(text)
         assert long.encode([text])[0][0, : len(wanted)].tolist() == wanted
