@@ -51,6 +51,7 @@ class Knobs:
     temperature: float = option(1.0, "below 1 likelier codes, above 1 rarer ones; 0 = the likeliest", low=0, high=10)
     grid: int = option(1, "so many by so many drawings of the prompt on one sheet, each of the size", low=1, high=8)
     joined: bool = option(False, "decode a grid as one picture: no borders between its drawings")
+    prime: int = option(0, "rows of the start picture that are kept, from the top; 0 = as --strength says", low=0)
     spelling: str = option(
         "plain", "how a prompt is spelled for BART's vocabulary: as in training, or else", choices=tuple(SPELLINGS)
     )
@@ -121,7 +122,7 @@ class DalleMini:
             noise: One seed a picture.
 
         Raises:
-            OptionError: A mask, or a grid from a start picture.
+            OptionError: A mask, a grid from a start picture, or more rows to keep than there are.
             WeightsError: The codec cannot encode a start picture, or the network gave numbers that are not finite.
         """
         prime = self._prime(request, options)
@@ -163,9 +164,11 @@ class DalleMini:
         if options.grid > 1:
             raise OptionError("a grid is drawn from a prompt alone, not from a start picture", hint="--set grid=1")
         pixels = from_image(request.image, (self.side, self.side)).to(self.codec.codebook)
-        rows = math.isqrt(self.network.length)
-        kept = rows - math.ceil(rows * request.strength - 1e-6)
-        return self.codec.to_ids(pixels)[:, : kept * rows]
+        grid = math.isqrt(self.network.length)
+        if options.prime > grid:
+            raise OptionError(f"{options.prime} rows cannot be kept of {grid}")
+        rows = options.prime or round((1 - request.strength) * grid)
+        return self.codec.to_ids(pixels)[:, : rows * grid]
 
     @torch.no_grad()
     def _paint(self, codes: Ids, options: Knobs, size: tuple[int, int]) -> Float[Tensor, "P 3 H W"]:

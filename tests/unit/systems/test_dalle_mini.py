@@ -91,8 +91,8 @@ def test_the_upper_part_of_a_start_picture_is_kept(system):
     torch.testing.assert_close(kept, again)
     free = drawn(system, request=ask(image=image, strength=1.0))
     torch.testing.assert_close(free, drawn(system), atol=1e-5, rtol=1e-5)
-    assert system._prime(ask(image=image, strength=0.5), Knobs()).shape == (1, 3)
-    assert system._prime(ask(image=image, strength=0.3), Knobs()).shape == (1, 6)
+    for strength, prime, kept in ((0.6, 0, 3), (0.3, 0, 6), (0.8, 2, 6)):
+        assert system._prime(ask(image=image, strength=strength), Knobs(prime=prime)).shape == (1, kept)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,7 @@ def test_the_upper_part_of_a_start_picture_is_kept(system):
     [
         ({"mask": Image.new("L", (6, 6))}, {}, "repaints nothing under a mask"),
         ({}, {"grid": 2}, "a grid is drawn from a prompt alone"),
+        ({}, {"prime": 4}, "4 rows cannot be kept of 3"),
     ],
 )
 def test_what_a_start_picture_is_not_for(system, changes, knobs, said):

@@ -5,36 +5,41 @@ to leave. Where we deviate: the vocabulary is the corpus' own, Muon takes the pl
 of plain shapes are seen more often, because which word goes with which thing is learned from them.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
-import torch
-
-from mindseye.autoregression import NextToken, bits
+from mindseye.autoregression import NextToken
 from mindseye.networks.bart import POCKET, Bart
 from mindseye.noise import Noise
 from mindseye.pictures import sheet
 from mindseye.pixels import to_images
 from mindseye.request import Request, Steps, drain
+from mindseye.shapes import Ids
 from mindseye.systems.dalle_mini import DalleMini
 from mindseye.text.tokenizer import Tokenizer
 from mindseye.training.recipe import Every, Feed, Optimizer, Recipe, Workshop
 from mindseye.training.recipes.stable_diffusion import PROMPTS
-from mindseye.training.tokens import held_out_tokens, token_feed
+from mindseye.training.tokens import gather_tokens, token_scores
 
 __all__ = ["dalle_mini_pocket"]
 
-CODEC = "vqgan-pocket"
-NAME = "dalle-mini-pocket"
-PLAIN_TIMES = 3
+CODEC: Final = "vqgan-pocket"
+"""Whose ids are written."""
+NAME: Final = "dalle-mini-pocket"
 
 
 def _tokenizer(workshop: Workshop) -> Tokenizer:
     return Tokenizer.from_file(workshop.part_files("bpe-pocket"), POCKET.text_length)
 
 
+def _read(tokenizer: Tokenizer, texts: Sequence[str]) -> Ids:
+    """Ids of texts, what is too long left out."""
+    return tokenizer.encode(texts)[0]
+
+
 def _feed(workshop: Workshop) -> Steps[Feed]:
-    return (yield from token_feed(workshop, _tokenizer(workshop), codec=CODEC, plain=PLAIN_TIMES))
+    return (yield from gather_tokens(workshop, CODEC, partial(_read, _tokenizer(workshop))))
 
 
 def _objective(workshop: Workshop) -> NextToken:
@@ -54,16 +59,8 @@ def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:
 
 
 def _scores(workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
-    """Bits that a held-out picture's code costs with its caption, and how many more without."""
-    network, tokenizer = parts[NAME], _tokenizer(workshop)
-    kept = held_out_tokens(workshop, tokenizer, codec=CODEC, count=512)
-    null = tokenizer.encode([""])[0]
-    told, untold = [], []
-    for text, ids in zip(kept.text.split(32), kept.ids.split(32), strict=True):
-        told.append(bits(network, text, ids))
-        untold.append(bits(network, null.expand(len(text), -1), ids))
-    with_text, without = (float(torch.cat(each).mean()) for each in (told, untold))
-    return {"bits": with_text, "bits_of_text": without - with_text}
+    """Held-out loss in bits a token, and what the text is worth of it."""
+    return token_scores(workshop, parts[NAME], CODEC, partial(_read, _tokenizer(workshop)))
 
 
 def dalle_mini_pocket() -> Recipe:
