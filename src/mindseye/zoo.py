@@ -8,11 +8,11 @@ contract test resolves for every card.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindseye.checkpoints.releases import EARLY, PartFile, Release
+from mindseye.checkpoints.releases import EARLY, WRITERS, PartFile, Release
 from mindseye.errors import UnknownName, UsageError
 from mindseye.request import DEFAULT, Scalar
 
@@ -35,10 +35,12 @@ class Pocket:
     Args:
         name: The part's name without "-pocket": "unet", "vae", "clip", "bpe".
         length: Of a tokenizer: how many ids a text becomes. Networks have none.
+        plain: Of a tokenizer: whether texts are neither opened nor closed (`mindseye.text.plain_tokenizer`).
     """
 
     name: str
     length: int | None = None
+    plain: bool = False
 
     @property
     def path(self) -> Path:
@@ -58,10 +60,12 @@ class File:
     Args:
         path: The `.safetensors` file of a network, or the file of a tokenizer.
         length: Of a tokenizer: how many ids a text becomes. Networks have none.
+        plain: Of a tokenizer: whether texts are neither opened nor closed (`mindseye.text.plain_tokenizer`).
     """
 
     path: Path
     length: int | None = None
+    plain: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -91,7 +95,8 @@ class Vocabulary:
 
     Args:
         folder: Where the release keeps it, or its first file; None = the packaged one of CLIP.
-        kind: "clip", "bert" or "bart".
+        kind: "clip", "bert", "bart", "char-bpe", or "plain": CLIP's without its special ids, or a file of the
+            `tokenizers` library.
         length: How many ids a text becomes.
         pad: The id that fills the rest; None = as the folder says.
     """
@@ -333,23 +338,59 @@ def _early(release: Release, name: str, manner: str, licence: str) -> Card:
     )
 
 
-def _dalle_mini(release: Release, name: str, manner: str, licence: str) -> Card:
-    """A card for a DALL-E mini: all of its parts are its own."""
-    if manner:
-        raise UnknownName(f"manner of painting with {name}", manner, ["(none)"])
-    length = int(release.facts["length"])
-    parts: dict[str, Source] = {field: Foreign(part) for field, part in release.parts.items()}
-    parts |= {field: Vocabulary(folder, "bart", length) for field, folder in release.tokenizers.items()}
-    return Card(
-        name=name,
+WRITING: Mapping[str, Card] = {
+    "dalle": Card(
+        name="dalle",
+        system="mindseye.systems.dalle:DALLE",
+        parts={"tokenizer": Vocabulary(None, "plain")},
+        native=(256, 256),
+        multiple=1,
+        licence="MIT",
+        paper="arXiv:2102.12092",
+        training="see its publisher",
+        options={"filter_thres": 0.9},
+    ),
+    "mindalle": Card(
+        name="mindalle",
+        system="mindseye.systems.dalle:DALLE",
+        parts={"tokenizer": Vocabulary(None, "char-bpe")},
+        native=(256, 256),
+        multiple=1,
+        licence="CC-BY-NC-SA-4.0",
+        paper="https://github.com/kakaobrain/minDALL-E",
+        training="14 million pictures of CC3M and CC12M",
+        options={"top_k": 256},
+    ),
+    "dalle-mini": Card(
+        name="dalle-mini",
         system="mindseye.systems.dalle_mini:DalleMini",
-        parts=parts,
-        native=release.native,
-        multiple=release.multiple,
-        licence=licence or release.licence,
+        parts={"tokenizer": Vocabulary(None, "bart")},
+        native=(256, 256),
+        multiple=1,
+        licence="Apache-2.0",
         paper="https://github.com/borisdayma/dalle-mini",
         training="see its publisher",
-        defaults={"guidance": 10.0, **release.defaults},
+        defaults={"guidance": 10.0},
+    ),
+}
+"""How released models that write tokens are used, by family: what their cards have in common."""
+
+
+def _writer(release: Release, name: str, licence: str) -> Card:
+    """A card for a model that writes tokens: its network, its codec, its tokenizer."""
+    usual = WRITING[release.family]
+    length = int(release.facts["length"])
+    words: dict[str, Source] = {
+        field: Vocabulary(folder, getattr(usual.parts[field], "kind", "plain"), length)
+        for field, folder in release.tokenizers.items()
+    }
+    return replace(
+        usual,
+        name=name,
+        parts={**{field: Foreign(part) for field, part in release.parts.items()}, **words},
+        native=release.native,
+        multiple=release.multiple,
+        licence=licence or release.licence or usual.licence,
         notes=release.notes,
     )
 
@@ -367,12 +408,12 @@ def card_of(release: Release, name: str, *, licence: str = "", manner: str = "")
         UnknownName: It cannot be painted with in that manner.
         UsageError: Nothing can be painted with it alone.
     """
-    if release.family == "dalle-mini":
-        return _dalle_mini(release, name, manner, licence)
     if release.family in EARLY:
         return _early(release, name, manner, licence)
     if manner:
         raise UnknownName(f"manner of painting with {name}", manner, ["(none)"])
+    if release.family in WRITERS:
+        return _writer(release, name, licence)
     told = dict(release.facts)
     pads = {"tokenizer": told.pop("pad", None), "tokenizer_2": told.pop("pad_2", None)}
     silent = bool(told.pop("zeros_for_empty", False))

@@ -16,7 +16,7 @@ from mindseye.checkpoints.manifest import Manifest, read_manifest
 from mindseye.checkpoints.releases import PartFile, Release
 from mindseye.errors import WeightsError, WeightsMissing
 
-__all__ = ["FLAX", "find", "is_half", "lies_in", "vqgan"]
+__all__ = ["FLAX", "find", "holds_flax", "is_half", "lies_in", "vqgan"]
 
 FLAX = "flax_model.msgpack"
 HALVES = ("encoder", "decoder")
@@ -25,8 +25,14 @@ _VARIANTS = ("", "_mini")
 
 
 def lies_in(folder: Path) -> bool:
-    """Whether a folder holds one, as far as names tell."""
-    return bool(_variants(folder)) or _told(folder).get("model_type") == "dallebart"
+    """Whether a folder holds one, or its VQGAN, as far as names tell."""
+    return bool(_variants(folder)) or holds_flax(folder)
+
+
+def holds_flax(folder: Path) -> bool:
+    """Whether a folder has a Flax file that may be DALL-E mini's or its VQGAN's: many keep one beside other files."""
+    said = str(_told(folder).get("model_type", ""))
+    return (folder / FLAX).is_file() and said in ("", "dallebart", "vqgan")
 
 
 def is_half(manifest: Manifest) -> bool:
@@ -42,7 +48,7 @@ def find(path: Path) -> Release | None:
         WeightsError: It is of a kind that was never published.
     """
     folder = path if path.is_dir() else path.parent
-    if path.is_dir() and path.joinpath(FLAX).is_file():
+    if path.is_dir() and holds_flax(folder):
         return _flax(folder)
     there = _variants(folder)
     if not path.is_dir():

@@ -1,7 +1,7 @@
 """The systems before latent diffusion, as files: VQGAN, BigGAN, small GANs, ADM, its second model, and CLIP itself.
 
-Each is one network; what it listens to comes from elsewhere. A file is told by its keys and shapes alone. DALL-E mini
-is a folder of several (`mindseye.checkpoints.dalle_mini`).
+Each is one network; what it listens to comes from elsewhere. A file is told by its keys and shapes alone. So are the
+DALL-Es, which bring a codec with them; DALL-E mini is a folder of several files (`mindseye.checkpoints.dalle_mini`).
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from mindseye.checkpoints import dalle_mini
 from mindseye.checkpoints.clips import identify_clip
-from mindseye.checkpoints.layouts import biggan, dcgan, guided_diffusion, taming
+from mindseye.checkpoints.layouts import biggan, dalle_pytorch, dcgan, guided_diffusion, mindalle, taming
 from mindseye.checkpoints.manifest import Manifest, read_manifest
 from mindseye.checkpoints.releases import PartFile, Release
 from mindseye.errors import WeightsError
@@ -38,13 +38,17 @@ def identify_early(path: Path, manifest: Manifest | None = None) -> Release | No
         WeightsError: One of these, but of a kind that is not supported.
     """
     if path.is_dir():
-        if found := dalle_mini.find(path) or _vqgan(path / dalle_mini.FLAX):
+        if mindalle.is_mindalle(path):
+            return mindalle.release(path)
+        if found := dalle_mini.find(path):
             return found
+        if dalle_mini.holds_flax(path):
+            return _vqgan(path / dalle_mini.FLAX, read_manifest(path / dalle_mini.FLAX))
         beside = ("open_clip_config.json", "config.json")
         return _clip(path) if any(_is_clip_config(path / name) for name in beside) else None
     if manifest is None:
         return None
-    if found := taming.release(path, manifest) or _vqgan(path, manifest):
+    if found := taming.release(path, manifest) or dalle_pytorch.release(path, manifest) or _vqgan(path, manifest):
         return found
     if dalle_mini.is_half(manifest):
         return dalle_mini.find(path)
@@ -60,11 +64,9 @@ def identify_early(path: Path, manifest: Manifest | None = None) -> Release | No
     return _gan(path, manifest)
 
 
-def _vqgan(path: Path, manifest: Manifest | None = None) -> Release | None:
+def _vqgan(path: Path, manifest: Manifest) -> Release | None:
     """A VQGAN of DALL-E mini's, on its own."""
-    if manifest is None and not path.is_file():
-        return None
-    part = dalle_mini.vqgan(path, manifest or read_manifest(path))
+    part = dalle_mini.vqgan(path, manifest)
     if part is None:
         return None
     factor = 2 ** (len(json.loads(part.config)["decoder"]["channels"]) - 1)

@@ -65,12 +65,12 @@ def is_unit(folder: Path) -> bool:
     """Whether a folder is one thing (a diffusers folder, one of ours, an adapter), not a place where things lie."""
     names = (
         "model_index.json", "card.json", "adapter_config.json", "pytorch_lora_weights.safetensors",
-        "open_clip_config.json",
+        "open_clip_config.json", "stage2_last.ckpt",
     )  # fmt: skip
     if any((folder / name).is_file() for name in names):
         return True
     told = _config(folder)
-    if dalle_mini.lies_in(folder) or (folder / dalle_mini.FLAX).is_file():
+    if dalle_mini.lies_in(folder):
         return True
     return str(told.get("_class_name", "")).startswith("Autoencoder") or told.get("model_type") == "clip"
 

@@ -9,6 +9,7 @@ for being programs, are read for their tensors alone (`mindseye.checkpoints.torc
 and all the files it names. What a file is is decided by its first bytes, never its name.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -266,8 +267,8 @@ class _Inert:
 def open_pickle(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """The tensors of a pickle, memory mapped where its container allows it, and the plain values beside them.
 
-    The weights may be the file's whole content or lie under ``state_dict`` (Lightning, the original releases) or
-    ``model``.
+    The weights may be the file's whole content or lie under ``state_dict`` (Lightning, the original releases),
+    ``model`` or ``weights`` (DALLE-pytorch, whose settings come back as JSON under their names).
 
     Raises:
         WeightsError: Cut short, no pickle of torch's, no tensors in it, or code in it: nothing of it has been run.
@@ -315,13 +316,23 @@ def open_pickle(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds {type(content).__name__}, not named weights")
     inner: Any = next(
-        (content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content
+        (content[key] for key in ("state_dict", "model", "weights") if isinstance(content.get(key), Mapping)), content
     )
     tensors = {str(key): value for key, value in inner.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise WeightsError(f"{path} holds no named tensors")
     about = {str(key): str(value) for key, value in content.items() if isinstance(value, str | int | float)}
-    return tensors, about
+    return tensors, about | _settings(content)
+
+
+def _settings(content: Mapping[Any, Any]) -> dict[str, str]:
+    """What a network was built from, where a pickle says it, as JSON."""
+    found = {}
+    for name in ("hparams", "vae_params"):
+        with contextlib.suppress(TypeError, ValueError, RecursionError):
+            if isinstance(content.get(name), Mapping):
+                found[name] = json.dumps(dict(content[name]))
+    return found
 
 
 def _name(tensor: "Tensor") -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "FAMILIES",
     "PREDICTIONS",
     "SCHEDULE_NAMES",
+    "WRITERS",
     "Family",
     "PartFile",
     "Release",
@@ -59,7 +60,10 @@ class Family:
     pads: Mapping[str, int | None]
 
 
-EARLY = ("vqgan", "biggan", "gan", "adm", "secondary", "clip", "dalle-mini")
+WRITERS = ("dalle", "mindalle", "dalle-mini")
+"""Families that write pictures as tokens: a network, the codec of its codes, and a tokenizer."""
+
+EARLY = ("vqgan", "biggan", "gan", "adm", "secondary", "clip")
 """Families of networks on their own: what they listen to, and how they are painted with, is the card's business."""
 
 FAMILIES: Mapping[str, Family] = {
@@ -71,7 +75,7 @@ FAMILIES: Mapping[str, Family] = {
     "sdxl-inpaint": Family(1024, 7.5, 0.13025, RAIL_PLUS, {"tokenizer": None, "tokenizer_2": 0}),
     "sdxl-refiner": Family(1024, 5.0, 0.13025, RAIL_PLUS, {"tokenizer_2": 0}),
     "ldm-text2img": Family(256, 5.0, 0.18215, "MIT", {"tokenizer": 0}),
-    **{family: Family(256, 1.0, 1.0, "MIT", {}) for family in EARLY},
+    **{family: Family(256, 1.0, 1.0, "MIT", {}) for family in (*EARLY, *WRITERS)},
 }
 """Everything that `identify` can find."""
 

@@ -87,9 +87,12 @@ class Parts:
 
 
 def _tokenizer(source: Pocket | File) -> Any:
+    from mindseye.text.plain_tokenizer import PlainTokenizer
     from mindseye.text.tokenizer import Tokenizer
 
     try:
+        if source.plain:
+            return PlainTokenizer.of(Tokenizer.from_file(source.path, max(source.length or 0, 3)), source.length or 0)
         return Tokenizer.from_file(source.path, source.length or 0)
     except Exception as error:  # the library raises bare Exception
         raise WeightsError(f"{source.path.name} is no tokenizer file: {error!s:.200}") from None
@@ -106,7 +109,16 @@ def _vocabulary(source: Vocabulary) -> Any:
         from mindseye.text.bart_tokenizer import BartTokenizer
 
         return BartTokenizer.read(source.folder or Path(), source.length)
+    from mindseye.text.plain_tokenizer import PlainTokenizer
+
     try:
+        if source.kind == "char-bpe":
+            return PlainTokenizer.char_bpe(source.folder or Path(), source.length)
+        if source.kind == "plain":
+            known = source.folder is not None
+            return (
+                PlainTokenizer.from_file(source.folder, source.length) if known else PlainTokenizer.clip(source.length)
+            )
         if source.folder is None:
             return Tokenizer.packaged(source.length, source.pad)
         return Tokenizer.clip(source.folder, source.length, source.pad)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mindseye.nn.attention import attend
+from mindseye.nn.cache import KeyValues
 
 Activation = Literal["quick_gelu", "gelu"]
 """Which curve a perceptron bends by: OpenAI's approximation, or the exact Gaussian one."""
@@ -53,10 +54,23 @@ class Block(nn.Module):
         self.down = nn.Linear(hidden, width)
 
     def forward(
-        self, x: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"] | None = None, causal: bool = False
+        self,
+        x: Float[Tensor, "B L D"],
+        mask: Bool[Tensor, "B L"] | None = None,
+        causal: bool = False,
+        cache: KeyValues | None = None,
     ) -> Float[Tensor, "B L D"]:
-        """One step of refinement; `mask` is True where a place may be looked at, `causal` hides what comes later."""
+        """One step of refinement.
+
+        Args:
+            x: the sequence, or its next places where there is a `cache`.
+            mask: True where a place may be looked at.
+            causal: hides what comes later.
+            cache: keys and values of the places before; those of `x` are added to it.
+        """
         q, k, v = self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
+        if cache is not None:
+            k, v = cache.append(k, v)
         x = x + self.out(attend(q, k, v, heads=self.heads, mask=mask, causal=causal))
         return x + self.down(self.activate(self.up(self.mlp_norm(x))))
 

@@ -187,7 +187,7 @@ class Tokenizer:
         for row, text, found in zip(ids, mended, encodings, strict=True):
             kept = [self.sot, *found.ids[: self.length - 2], self.eot]
             row[: len(kept)] = torch.tensor(kept)
-            cut.append(_from_word(text, found.offsets[self.length - 2][0]) if len(found) > self.length - 2 else "")
+            cut.append(from_word(text, found.offsets[self.length - 2][0]) if len(found) > self.length - 2 else "")
         return ids, cut
 
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
@@ -195,8 +195,16 @@ class Tokenizer:
         encodings = self._backend.encode_batch([clean(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def pieces_at(self, texts: Sequence[str]) -> list[tuple[str, list[int], list[int]]]:
+        """The same beside each text, repaired, and with the places in it where they begin."""
+        mended = [clean(text) for text in texts]
+        encodings = self._backend.encode_batch(mended, add_special_tokens=False)
+        return [
+            (text, each.ids, [start for start, _ in each.offsets]) for text, each in zip(mended, encodings, strict=True)
+        ]
 
-def _from_word(text: str, start: int) -> str:
+
+def from_word(text: str, start: int) -> str:
     """The text from the beginning of the word that holds position `start`."""
     while start > 0 and not text[start - 1].isspace():
         start -= 1

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from tests.unit.checkpoints import tiny_dalle_mini as tiny
+from tests.unit.checkpoints import tiny_early
 from tests.unit.checkpoints.test_early import added, draw
 
 from mindseye import zoo
@@ -171,6 +172,12 @@ def test_a_damaged_file_in_a_folder_is_no_crash(tmp_path):
     whole = (folder / "flax_model.msgpack").read_bytes()
     (folder / "flax_model.msgpack").write_bytes(whole[: len(whole) - 100])
     assert "cut short" in kinds.look(folder).problem
+
+
+def test_somebody_elses_flax_file_beside_other_files_is_not_opened(tmp_path):
+    tiny_early.clip_folder(tmp_path / "clip")
+    (tmp_path / "clip" / "flax_model.msgpack").write_bytes(b"a pointer to a file of another kind")
+    assert identify(tmp_path / "clip").family == "clip"
 
 
 @pytest.mark.parametrize(

@@ -186,8 +186,9 @@ def test_candidates_are_saved_in_the_order_of_their_rank(draw, chosen):
     code, out, _ = draw("0.5", "--seed", 3, "--candidates", 5, "--keep", 2, "--sheet")
     assert (code, out) == (0, ["0-5-0.png", "0-5-1.png", "0-5-sheet.png"])
     accounts = [read(Path(name)) for name in out]
-    scores = [float(found.fields["Score"]) for found in accounts[:2]]
-    assert scores[0] > scores[1] and accounts[0].fields["Candidates"] == "5"
+    told = [Image.open(name).text for name in out[:2]]
+    assert "Candidates: 5" in told[0]["parameters"]
+    assert json.loads(told[0]["mindseye"])["score"] > json.loads(told[1]["mindseye"])["score"]
     with Image.open("0-5-sheet.png") as sheet:
         assert sheet.width > 2 * 16
     draw("--like", "0-5-1.png", "-o", "again.png")

@@ -4,9 +4,11 @@ from mindseye.checkpoints.layout import Layout
 from mindseye.checkpoints.layouts import (
     compvis,
     dalle_mini,
+    dalle_pytorch,
     diffusers,
     guided_diffusion,
     ldm_bert,
+    mindalle,
     open_clip,
     openai_clip,
     taesd,
@@ -26,6 +28,8 @@ VQGAN = "mindseye.networks.vqgan:VQGAN"
 BART = "mindseye.networks.bart:Bart"
 ADM = "mindseye.networks.adm:ADM"
 SECONDARY = "mindseye.networks.secondary:Secondary"
+DALLE = "mindseye.networks.dalle:DALLE"
+MINDALLE = "mindseye.networks.mindalle:MinDALLE"
 READERS = {
     "biggan-deep": "mindseye.checkpoints.layouts.biggan:load_biggan",
     **dict.fromkeys(("dcgan", "dcgan-zoo", "mlp-gan"), "mindseye.checkpoints.layouts.dcgan:load_gan"),
@@ -55,6 +59,8 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("dalle-mini-flax", BART, dalle_mini.flax_rules),
     Layout("guided-diffusion", ADM, guided_diffusion.adm_rules),
     Layout("secondary", SECONDARY, guided_diffusion.secondary_rules),
+    Layout("dalle-pytorch", DALLE, dalle_pytorch.dalle_rules, dalle_pytorch.ignored),
+    Layout("mindalle", MINDALLE, mindalle.mindalle_rules, lambda _: mindalle.IGNORE),
 )
 
 

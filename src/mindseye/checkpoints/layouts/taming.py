@@ -78,7 +78,7 @@ def release(path: Path, manifest: Manifest) -> Release | None:
     side, notes = 256, []
     beside = next((file for ending in (".yaml", ".yml") if (file := path.with_suffix(ending)).is_file()), None)
     if beside is not None:
-        told = _read(beside)
+        told = read_yaml(beside)
         if told is None:
             notes.append(f"{beside.name} cannot be read; everything needed is in the file itself")
         else:
@@ -158,7 +158,7 @@ def vqgan_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> Mapping[str, Any] | None:
+def read_yaml(path: Path) -> Mapping[str, Any] | None:
     """A ``.yaml`` as plain values; None when it is none, or longer than any of theirs."""
     import yaml
 
