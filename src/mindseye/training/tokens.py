@@ -14,15 +14,13 @@ from torch import Tensor
 
 from mindseye.autoregression import Predictor, bits
 from mindseye.codec import TokenCodec
-from mindseye.data.scenes import names_plain_shapes
 from mindseye.objective import Batch
 from mindseye.request import Steps
 from mindseye.shapes import Ids
 from mindseye.training.encodings import distinct, encode_all, fingerprint
 from mindseye.training.feeds import order, to_pixels
-from mindseye.training.pictures import held_out, training_pictures
+from mindseye.training.pictures import held_out, stream, training_pictures
 from mindseye.training.recipe import Workshop
-from mindseye.training.recipes.stable_diffusion import PLAIN_TIMES
 
 __all__ = ["TokenFeed", "gather_tokens", "token_scores"]
 
@@ -79,9 +77,7 @@ def gather_tokens(workshop: Workshop, codec: str, read: Read) -> Steps[TokenFeed
     ids = yield from encode_all(path, len(rendered), to_ids, stage="encode pictures", kind=np.int16)
     captions, where = distinct(rendered.captions)
     words = np.concatenate([read(captions[i : i + 4096]).numpy() for i in range(0, len(captions), 4096)])
-    plain = np.array([names_plain_shapes(caption) for caption in captions])[where]
-    stream = np.repeat(np.arange(len(where)), np.where(plain, PLAIN_TIMES, 1))
-    return TokenFeed(ids, words.astype(np.int32), where, stream)
+    return TokenFeed(ids, words.astype(np.int32), where, stream(captions, where))
 
 
 @torch.no_grad()

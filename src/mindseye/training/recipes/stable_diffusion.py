@@ -13,7 +13,6 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mindseye.data.scenes import names_plain_shapes
 from mindseye.diffusion.denoiser import pooled_vector
 from mindseye.diffusion.objective import LatentDiffusion
 from mindseye.diffusion.schedule import RectifiedFlow
@@ -29,7 +28,7 @@ from mindseye.systems.stable_diffusion import StableDiffusion
 from mindseye.text.tokenizer import Tokenizer
 from mindseye.training.encodings import distinct, encode_all, fingerprint
 from mindseye.training.feeds import order, to_pixels
-from mindseye.training.pictures import training_pictures
+from mindseye.training.pictures import stream, training_pictures
 from mindseye.training.recipe import Every, Feed, Optimizer, Recipe, Workshop
 
 __all__ = ["PROMPTS", "unet_pocket"]
@@ -40,9 +39,6 @@ LEVEL_MEAN = 0.9
 LEVEL_SPREAD = 1.2
 """More noise than the middle: over 8x8 latents the caption hardly matters below time 0.65 (a wrong caption raises the
 loss by 0.03 there, and by 0.45 at 0.85, 1.1 at 0.97), and evenly centred levels train there one time in twelve."""
-PLAIN_TIMES = 3
-"""How often pictures of plain shapes are seen for each time that others are: which word goes with which thing, and
-where it stands, is learned from them, and came slowest when they were seen once (no relation in 355,000 pictures)."""
 PROMPTS = (
     "a red apple",
     "a blue heart",
@@ -138,9 +134,7 @@ def _feed(workshop: Workshop) -> Steps[Feed]:
         lambda start, stop: encode_text(clip, tokenizer, captions[start:stop])[1],
         stage="encode captions",
     )
-    plain = np.array([names_plain_shapes(caption) for caption in captions])[where]
-    stream = np.repeat(np.arange(len(where)), np.where(plain, PLAIN_TIMES, 1))
-    return EncodedFeed(latents, tokens, vectors, where, stream)
+    return EncodedFeed(latents, tokens, vectors, where, stream(captions, where))
 
 
 def _objective(workshop: Workshop) -> LatentDiffusion:

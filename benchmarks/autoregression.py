@@ -1,0 +1,137 @@
+"""Our loop that writes pictures beside minDALL-E's and min-dalle's own, on the same random weights, in one run.
+
+    python benchmarks/autoregression.py                       # 1.3 billion parameters take 5 GB; see --width, --layers
+    python benchmarks/autoregression.py --tokens 8 --width 64 --layers 2 --rounds 1
+
+The peers' loops are written anew from what their repositories do (`peers_tokens.py`): caches that are concatenated
+token by token and layer by layer (minDALL-E), one cache for all places under a mask (min-dalle). min-dalle's network is
+an encoder and a decoder; its manner of caching is measured on the network that all share here, which is minDALL-E's.
+Before anything is timed, all three must write the same likeliest codes.
+
+A step reads every weight once, and the keys and values so far; it computes next to nothing. So beside the ratio stands
+the share of the memory bandwidth that was measured in the same run.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from peers_tokens import MinDallEWay, MinDalleWay
+
+from mindseye.autoregression import sample
+from mindseye.networks.mindalle import Config, MinDALLE
+from mindseye.noise import Noise
+from mindseye.request import drain
+
+
+def bandwidth() -> float:
+    """Bytes a second that a sum over memory reads: the best of five."""
+    numbers = torch.ones(64 << 20)
+    best = 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        numbers.sum()
+        best = max(best, numbers.numel() * 4 / (time.perf_counter() - start))
+    return best
+
+
+def ours(network: MinDALLE, text: torch.Tensor, batch: int, tokens: int) -> tuple[torch.Tensor, list[float]]:
+    """Ids, and when each token was done."""
+    network.length = tokens
+    steps = sample(network, text[:1], None, Noise(range(batch)), top_k=256)
+    times = [time.perf_counter()]
+    try:
+        while True:
+            next(steps)
+            times.append(time.perf_counter())
+    except StopIteration as stop:
+        return stop.value, [after - before for before, after in zip(times, times[1:], strict=False)]
+
+
+def check(network: MinDALLE, text: torch.Tensor, tokens: int) -> None:
+    """Stop unless the three ways write the same codes where nothing is drawn."""
+    network.length = tokens
+    expected = drain(sample(network, text[:1], None, Noise(range(len(text))), temperature=0))
+    for way in (MinDallEWay, MinDalleWay):
+        if not torch.equal(way(network).write(text, tokens, top_k=1)[0], expected):
+            raise SystemExit(f"{way.__name__} does not write what we write")
+
+
+def main() -> None:
+    """Measure, print, and keep what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, value in (("width", 1024), ("layers", 24), ("batch", 4), ("tokens", 256), ("rounds", 3), ("threads", 0)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    config = Config(
+        width=given.width,
+        layers=given.layers,
+        heads=max(1, given.width // 64),
+        text_tokens=16_384,
+        text_length=64,
+        image_tokens=16_384,
+        image_length=max(given.tokens, 1),
+    )
+    network = MinDALLE(config).eval().requires_grad_(False).to(getattr(torch, given.dtype))
+    text = torch.randint(0, config.text_tokens, (1, config.text_length)).expand(given.batch, -1)
+    if given.dtype == "float32":
+        check(network, text, min(given.tokens, 6))
+    ways: dict[str, Callable[[], tuple[torch.Tensor, list[float]]]] = {
+        "mindseye": lambda: ours(network, text, given.batch, given.tokens),
+        "minDALL-E": lambda: MinDallEWay(network).write(text, given.tokens),
+        "min-dalle": lambda: MinDalleWay(network).write(text, given.tokens),
+    }
+    rows: dict[str, list[list[float]]] = {name: [] for name in ways}
+    for _ in range(given.rounds):
+        for name, way in ways.items():
+            rows[name].append(way()[1])
+    read = bandwidth()
+    bytes_a_number = torch.finfo(getattr(torch, given.dtype)).bits // 8
+    block = network.stack.blocks
+    weights = sum(p.numel() for p in [*block.parameters(), *network.image_head.parameters()]) * bytes_a_number
+    kept = 2 * given.layers * given.batch * given.width * bytes_a_number
+    told: dict[str, object] = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "dtype": given.dtype,
+        "batch": given.batch,
+        "tokens": given.tokens,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "bandwidth_gb_s": round(read / 1e9, 2),
+    }
+    best = {name: min(sum(one) for one in each) for name, each in rows.items()}
+    for name, each in rows.items():
+        by_place = [statistics.median(one[place] for one in each) for place in range(given.tokens)]
+        # The first token is the reading of the text, which is another matter.
+        moved = sum(weights + kept * (config.text_length + place) for place in range(1, given.tokens))
+        spent = sum(by_place[1:]) or float("nan")
+        told[name] = {
+            "seconds": round(best[name], 4),
+            "ratio": round(best[name] / best["mindseye"], 3),
+            "ms_by_place": {
+                str(place): round(1000 * by_place[place], 3)
+                for place in sorted({0, 1, given.tokens // 4, given.tokens // 2, given.tokens - 1})
+            },
+            "of_bandwidth": round(moved / spent / read, 3),
+        }
+    text_told = json.dumps(told, indent=1)
+    print(text_told)
+    if given.out:
+        given.out.write_text(text_told + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
