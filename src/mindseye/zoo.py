@@ -94,9 +94,9 @@ class Vocabulary:
     """The published vocabulary of a text encoder.
 
     Args:
-        folder: Where the release keeps it; None = the packaged one of CLIP.
-        kind: "clip", "bert", "char-bpe", or "plain": CLIP's without its special ids, or a file of the `tokenizers`
-            library.
+        folder: Where the release keeps it, or its first file; None = the packaged one of CLIP.
+        kind: "clip", "bert", "bart", "char-bpe", or "plain": CLIP's without its special ids, or a file of the
+            `tokenizers` library.
         length: How many ids a text becomes.
         pad: The id that fills the rest; None = as the folder says.
     """
@@ -364,6 +364,17 @@ WRITING: Mapping[str, Card] = {
         paper="https://github.com/kakaobrain/minDALL-E",
         training="14 million pictures of CC3M and CC12M",
         options={"top_k": 256},
+    ),
+    "dalle-mini": Card(
+        name="dalle-mini",
+        system="mindseye.systems.dalle_mini:DalleMini",
+        parts={"tokenizer": Vocabulary(None, "bart")},
+        native=(256, 256),
+        multiple=1,
+        licence="Apache-2.0",
+        paper="https://github.com/borisdayma/dalle-mini",
+        training="see its publisher",
+        defaults={"guidance": 10.0},
     ),
 }
 """How released models that write tokens are used, by family: what their cards have in common."""

@@ -1,7 +1,7 @@
 """The systems before latent diffusion, as files: VQGANs, discrete VAEs, GANs, ADM, its second model, and CLIP itself.
 
 Each is one network; what it listens to comes from elsewhere. A file is told by its keys and shapes alone. So are the
-DALL-Es, which bring a codec with them.
+DALL-Es, which bring a codec with them; DALL-E mini is a folder of several files (`mindseye.checkpoints.dalle_mini`).
 """
 
 import json
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mindseye.checkpoints import dalle_mini
 from mindseye.checkpoints.clips import identify_clip
 from mindseye.checkpoints.layouts import (
     biggan,
@@ -22,7 +23,7 @@ from mindseye.checkpoints.layouts import (
     openai_dvae,
     taming,
 )
-from mindseye.checkpoints.manifest import Manifest
+from mindseye.checkpoints.manifest import Manifest, read_manifest
 from mindseye.checkpoints.releases import PartFile, Release
 from mindseye.errors import WeightsError
 
@@ -37,7 +38,7 @@ _SIDES = {4: 64, 5: 128, 7: 512}
 
 
 def identify_early(path: Path, manifest: Manifest | None = None) -> Release | None:
-    """The release in a file, or in a folder of one CLIP or one dVAE; None when it is none of these.
+    """The release in a file, or in a folder of one CLIP, dVAE or DALL-E mini; None when it is none of these.
 
     Args:
         path: File or folder.
@@ -51,6 +52,10 @@ def identify_early(path: Path, manifest: Manifest | None = None) -> Release | No
             return mindalle.release(path)
         if found := openai_dvae.folder(path):
             return found
+        if found := dalle_mini.find(path):
+            return found
+        if dalle_mini.holds_flax(path):
+            return _vqgan(path / dalle_mini.FLAX, read_manifest(path / dalle_mini.FLAX))
         beside = ("open_clip_config.json", "config.json")
         return _clip(path) if any(_is_clip_config(path / name) for name in beside) else None
     if manifest is None:
@@ -58,6 +63,10 @@ def identify_early(path: Path, manifest: Manifest | None = None) -> Release | No
     for publisher in (taming, dalle_pytorch, openai_dvae, dalle_pytorch_dvae, enhancing):
         if found := publisher.release(path, manifest):
             return found
+    if found := _vqgan(path, manifest):
+        return found
+    if dalle_mini.is_half(manifest):
+        return dalle_mini.find(path)
     for prefix in _WRAPPERS:
         shapes = manifest.under(prefix).shapes() if prefix else manifest.shapes()
         if "logit_scale" in shapes and any(key.startswith(("visual.", "vision_model.")) for key in shapes):
@@ -68,6 +77,15 @@ def identify_early(path: Path, manifest: Manifest | None = None) -> Release | No
             part = _part(path, "secondary", prefix, lambda s=shapes: guided_diffusion.secondary_config(s))
             return _release("secondary", {"secondary": part}, 256, 1)
     return _gan(path, manifest)
+
+
+def _vqgan(path: Path, manifest: Manifest) -> Release | None:
+    """A VQGAN of DALL-E mini's, on its own."""
+    part = dalle_mini.vqgan(path, manifest)
+    if part is None:
+        return None
+    factor = 2 ** (len(json.loads(part.config)["decoder"]["channels"]) - 1)
+    return _release("vqgan", {"codec": part}, 256, factor)
 
 
 def _gan(path: Path, manifest: Manifest) -> Release | None:

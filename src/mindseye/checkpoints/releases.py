@@ -60,7 +60,7 @@ class Family:
     pads: Mapping[str, int | None]
 
 
-WRITERS = ("dalle", "mindalle")
+WRITERS = ("dalle", "mindalle", "dalle-mini")
 """Families that write pictures as tokens: a network, the codec of its codes, and a tokenizer."""
 
 EARLY = ("vqgan", "vit-vqgan", "dvae", "biggan", "gan", "adm", "secondary", "clip")
@@ -91,6 +91,7 @@ class PartFile:
         prefix: What comes before all its keys in the files.
         config: JSON of our network's Config.
         values: Our tensors that the files do not hold, each as its numbers, one standing for all.
+        under: What is put before the keys of each file, where several files have the same ones; () = nothing.
     """
 
     files: tuple[Path, ...]
@@ -98,6 +99,7 @@ class PartFile:
     prefix: str = ""
     config: str = "{}"
     values: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    under: tuple[str, ...] = ()
 
 
 @final

@@ -105,16 +105,19 @@ def _vocabulary(source: Vocabulary) -> Any:
         from mindseye.text.bert_tokenizer import BertTokenizer
 
         return BertTokenizer.from_file(source.folder or Path(), source.length)
+    if source.kind == "bart":
+        from mindseye.text.bart_tokenizer import BartTokenizer
+
+        return BartTokenizer.read(source.folder or Path(), source.length)
     from mindseye.text.plain_tokenizer import PlainTokenizer
 
     try:
         if source.kind == "char-bpe":
             return PlainTokenizer.char_bpe(source.folder or Path(), source.length)
         if source.kind == "plain":
-            known = source.folder is not None
-            return (
-                PlainTokenizer.from_file(source.folder, source.length) if known else PlainTokenizer.clip(source.length)
-            )
+            if source.folder is None:
+                return PlainTokenizer.clip(source.length)
+            return PlainTokenizer.from_file(source.folder, source.length)
         if source.folder is None:
             return Tokenizer.packaged(source.length, source.pad)
         return Tokenizer.clip(source.folder, source.length, source.pad)

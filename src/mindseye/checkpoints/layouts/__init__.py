@@ -3,6 +3,7 @@
 from mindseye.checkpoints.layout import Layout
 from mindseye.checkpoints.layouts import (
     compvis,
+    dalle_mini,
     dalle_pytorch,
     dalle_pytorch_dvae,
     diffusers,
@@ -30,6 +31,7 @@ VQGAN = "mindseye.networks.vqgan:VQGAN"
 VIT_VQGAN = "mindseye.networks.vit_vqgan:ViTVQGAN"
 DVAE = "mindseye.networks.dvae:DVAE"
 DISCRETE = "mindseye.networks.discrete_vae:DiscreteVAE"
+BART = "mindseye.networks.bart:Bart"
 ADM = "mindseye.networks.adm:ADM"
 SECONDARY = "mindseye.networks.secondary:Secondary"
 DALLE = "mindseye.networks.dalle:DALLE"
@@ -60,6 +62,10 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("enhancing-vit-vqgan", VIT_VQGAN, enhancing.vit_vqgan_rules, lambda _: enhancing.IGNORE),
     Layout("openai-dvae", DVAE, openai_dvae.dvae_rules),
     Layout("dalle-pytorch-dvae", DISCRETE, dalle_pytorch_dvae.vae_rules),
+    Layout("vqgan-jax", VQGAN, dalle_mini.flax_vqgan_rules),
+    Layout("min-dalle-detoker", VQGAN, dalle_mini.detoker_rules),
+    Layout("min-dalle", BART, dalle_mini.min_dalle_rules, lambda _: dalle_mini.IGNORE),
+    Layout("dalle-mini-flax", BART, dalle_mini.flax_rules),
     Layout("guided-diffusion", ADM, guided_diffusion.adm_rules),
     Layout("secondary", SECONDARY, guided_diffusion.secondary_rules),
     Layout("dalle-pytorch", DALLE, dalle_pytorch.dalle_rules, dalle_pytorch.ignored),

@@ -7,6 +7,7 @@ from mindseye.training.recipe import Craft, Recipe
 from mindseye.training.recipes.adm import adm_pocket
 from mindseye.training.recipes.clip import bpe_pocket, clip_pocket, clip_rn_pocket
 from mindseye.training.recipes.dalle import dalle_pocket
+from mindseye.training.recipes.dalle_mini import dalle_mini_pocket
 from mindseye.training.recipes.dvae import dvae_pocket
 from mindseye.training.recipes.gan import biggan_pocket, dcgan_pocket, textgan_pocket
 from mindseye.training.recipes.stable_diffusion import unet_pocket
@@ -30,6 +31,7 @@ RECIPES: Final[dict[str, Callable[[], Recipe | Craft]]] = {
     "dvae-pocket": dvae_pocket,
     "adm-pocket": adm_pocket,
     "dalle-pocket": dalle_pocket,
+    "dalle-mini-pocket": dalle_mini_pocket,
     "pix2pix-pocket": pix2pix_pocket,
     "cyclegan-pocket": cyclegan_pocket,
 }
