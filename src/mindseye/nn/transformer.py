@@ -32,6 +32,11 @@ Look: TypeAlias = Callable[
 """What a sequence sees of itself: from queries, keys and values to what was attended to. Causal, over a cache, in a
 neighbourhood: the block does not care."""
 
+KeysValues: TypeAlias = (
+    tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]] | tuple[Float[Tensor, "B H M d"], Float[Tensor, "B H M d"]]
+)
+"""As `attend` takes them: of one piece, or split into heads."""
+
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": nn.functional.gelu}
 
 
@@ -108,7 +113,7 @@ class CrossBlock(nn.Module):
         self,
         x: Float[Tensor, "B N D"],
         look: Look,
-        memory: tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]],
+        memory: KeysValues,
         mask: Bool[Tensor, "B M"] | None = None,
     ) -> Float[Tensor, "B N D"]:
         """One step of refinement.
@@ -116,7 +121,7 @@ class CrossBlock(nn.Module):
         Args:
             x: the sequence, or the part of it that is new.
             look: what it sees of itself.
-            memory: what `remember` made.
+            memory: what `remember` made, or a cache of it.
             mask: True where a place of the memory counts.
         """
         q, k, v = self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
@@ -140,7 +145,8 @@ def start(blocks: Iterable[nn.Module]) -> None:
         for name, linear in block.named_children():
             if isinstance(linear, nn.Linear):
                 nn.init.normal_(linear.weight, std=scales.get(name, width**-0.5))
-                nn.init.zeros_(linear.bias)
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
 
 
 @final
