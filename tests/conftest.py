@@ -12,7 +12,8 @@ from jaxtyping import install_import_hook
 
 # Before any of these is imported: from here on every annotated shape is checked when it is passed.
 CHECKED = (
-    "adversarial ascent codec critique diffusion networks nn noise objective pixels systems text training evaluation"
+    "adversarial ascent autoregression codec critique diffusion networks nn noise objective pixels systems text "
+    "training evaluation"
 ).split()
 # The tower: an int serves where a float is asked for, as everywhere in Python.
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"

@@ -15,7 +15,6 @@ variant takes the most likely code unless it is given a generator; and where att
 levels, as it is in taming-transformers' weights, although its configuration speaks of resolutions.
 """
 
-import math
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, final
@@ -29,7 +28,7 @@ from mindseye.networks import vae
 from mindseye.networks.vae import EPS, Tower
 from mindseye.nn.attention import Attention
 from mindseye.nn.layers import Conv2d, added
-from mindseye.nn.quantize import GumbelQuantizer, NearestQuantizer, Quantised, look_up
+from mindseye.nn.quantize import GumbelQuantizer, NearestQuantizer, Quantised, as_grid, look_up
 from mindseye.shapes import Latents, Pixels
 
 __all__ = ["F16", "GUMBEL_F8", "POCKET", "VQGAN", "Config"]
@@ -223,8 +222,4 @@ class VQGAN(nn.Module):
         Raises:
             ValueError: As many ids are no such grid.
         """
-        count = ids.shape[1]
-        rows, columns = grid or (math.isqrt(count), math.isqrt(count))
-        if rows * columns != count:
-            raise ValueError(f"{count} ids are no grid of {rows} rows and {columns} columns")
-        return self.decode(look_up(ids.unflatten(1, (rows, columns)), self.codebook))
+        return self.decode(look_up(as_grid(ids, grid), self.codebook))

@@ -1,8 +1,9 @@
 """Attention: the only caller of ``scaled_dot_product_attention`` in the project.
 
 Queries, keys and values travel as ``B N (heads d)``, the way the linear layers around them make and take them; heads
-are split here and nowhere else. Scores are scaled by ``1 / sqrt(d)`` (Vaswani et al. 2017, arXiv:1706.03762). Which
-kernel runs (flash, memory-efficient, plain) is torch's business.
+are split here and nowhere else; only a cache (`mindseye.nn.cache`) keeps keys and values split. Scores are scaled by
+``1 / sqrt(d)`` (Vaswani et al. 2017, arXiv:1706.03762). Which kernel runs (flash, memory-efficient, plain) is torch's
+business.
 """
 
 from typing import final
@@ -19,8 +20,8 @@ __all__ = ["Attention", "attend"]
 
 def attend(
     q: Float[Tensor, "B N HD"],
-    k: Float[Tensor, "B M HD"],
-    v: Float[Tensor, "B M HD"],
+    k: Float[Tensor, "B M HD"] | Float[Tensor, "B H M d"],
+    v: Float[Tensor, "B M HD"] | Float[Tensor, "B H M d"],
     *,
     heads: int,
     mask: Bool[Tensor, "B M"] | Bool[Tensor, "#B #H #N #M"] | Float[Tensor, "#B #H #N #M"] | None = None,
@@ -30,8 +31,8 @@ def attend(
 
     Args:
         q: Queries, ``B N (heads d)``.
-        k: Keys, ``B M (heads d)``.
-        v: Values, ``B M (heads d)``.
+        k: Keys, ``B M (heads d)``, or ``B heads M d`` out of a cache.
+        v: Values, of the same form.
         heads: Number of heads; must divide the last axis.
         mask: Boolean ``B M`` (True = this key counts), boolean ``B heads N M`` or a float of that shape that is added
             to the scores; axes of the four-axis forms may be 1.
@@ -41,7 +42,7 @@ def attend(
     Returns:
         ``B N (heads d)``.
     """
-    rows, columns = q.shape[1], k.shape[1]
+    rows, columns = q.shape[1], k.shape[-2]
     if mask is not None and mask.ndim == 2:
         mask = mask[:, None, None, :]
     if causal and (mask is not None or rows != columns):
@@ -51,7 +52,7 @@ def attend(
         else:
             mask = mask & past if mask.dtype == torch.bool else mask.masked_fill(~past, float("-inf"))
         causal = False
-    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    q, k, v = (t if t.ndim == 4 else t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2).flatten(-2)
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from mindseye.nn.attention import attend
 
-Activation = Literal["quick_gelu", "gelu"]
-"""Which curve a perceptron bends by: OpenAI's approximation, or the exact Gaussian one."""
+Activation = Literal["quick_gelu", "gelu", "tanh"]
+"""Which curve a perceptron bends by: OpenAI's approximation, the exact Gaussian one, or the hyperbolic tangent."""
 
 
 def quick_gelu(x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
@@ -37,7 +37,7 @@ KeysValues: TypeAlias = (
 )
 """As `attend` takes them: of one piece, or split into heads."""
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": nn.functional.gelu}
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": nn.functional.gelu, "tanh": torch.tanh}
 
 
 @final
@@ -49,16 +49,25 @@ class Block(nn.Module):
         heads: attention heads; divides `width`.
         hidden: channels inside the perceptron; 4 x `width` if not given.
         activation: the perceptron's curve.
+        bias: whether queries, keys and values have biases.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int | None = None, activation: Activation = "gelu") -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int | None = None,
+        activation: Activation = "gelu",
+        *,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
         hidden = hidden or 4 * width
         self.heads, self.activate = heads, ACTIVATIONS[activation]
         self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.out = nn.Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, hidden)
@@ -159,13 +168,21 @@ class Stack(nn.Module):
         heads: attention heads; divides `width`.
         hidden: channels inside the perceptrons; 4 x `width` if not given.
         activation: the perceptrons' curve.
+        bias: whether queries, keys and values have biases.
     """
 
     def __init__(
-        self, width: int, layers: int, heads: int, hidden: int | None = None, activation: Activation = "gelu"
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        hidden: int | None = None,
+        activation: Activation = "gelu",
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, hidden, activation) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, heads, hidden, activation, bias=bias) for _ in range(layers))
         start(self.blocks)
 
     def forward(
