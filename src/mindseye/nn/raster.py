@@ -114,10 +114,18 @@ class RasterDecoder(nn.Module):
             x = block(x, look, block.remember(memory), mask)
         return self.head(self.norm(x))
 
-    def begin(self, memory: Float[Tensor, "B M D"], mask: Bool[Tensor, "B M"] | None = None) -> Writing:
-        """An empty grid; arguments as of `forward`."""
+    def begin(
+        self, memory: Float[Tensor, "B M D"], mask: Bool[Tensor, "B M"] | None = None, length: int | None = None
+    ) -> Writing:
+        """An empty grid.
+
+        Args:
+            memory: what is read.
+            mask: True where it counts.
+            length: places that will be drawn; all when None.
+        """
         rows, width = len(memory), memory.shape[2] // self.heads
-        own = [KeyValues(rows, self.heads, self.length, width, like=memory) for _ in self.blocks]
+        own = [KeyValues(rows, self.heads, length or self.length, width, like=memory) for _ in self.blocks]
         read = [KeyValues.of(*block.remember(memory), heads=self.heads) for block in self._layers]
         return Writing(0, own, read, mask)
 

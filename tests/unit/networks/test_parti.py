@@ -28,7 +28,7 @@ TEXT = torch.tensor([[28, 3, 5, 7, 29, 29], [28, 29, 29, 29, 29, 29]])
 @pytest.fixture(params=KINDS, ids=["all", "nearby"])
 def network(request):
     torch.manual_seed(0)
-    found = Parti(request.param).eval().requires_grad_(False)
+    found = Parti(request.param).eval().double().requires_grad_(False)
     for value in found.parameters():
         value.add_(torch.randn(value.shape) * 0.3)
     return found
@@ -50,15 +50,15 @@ def test_step_by_step_is_at_once(network, ids):
     for place in range(11):
         assert state.written == place
         steps.append(network.next(ids[:, place], state))
-    torch.testing.assert_close(torch.stack(steps, 1), wanted, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(torch.stack(steps, 1), wanted, atol=1e-10, rtol=1e-8)
 
 
 def test_given_codes_are_read_in_one_call(network, ids):
     wanted = network(TEXT, ids)[1]
     state = network.start(TEXT)
-    torch.testing.assert_close(network.read(ids[:, :5], state), wanted[:, 5], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(network.read(ids[:, :5], state), wanted[:, 5], atol=1e-10, rtol=1e-8)
     assert state.written == 5
-    torch.testing.assert_close(network.next(ids[:, 5], state), wanted[:, 6], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(network.next(ids[:, 5], state), wanted[:, 6], atol=1e-10, rtol=1e-8)
 
 
 def test_rows_can_be_taken_apart(network, ids):
@@ -68,7 +68,7 @@ def test_rows_can_be_taken_apart(network, ids):
     state = state.select(torch.tensor([1, 0, 1]))
     for place in range(4):
         found = network.next(ids[[1, 0, 0], place], state)
-    torch.testing.assert_close(found, wanted[:, 4], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found, wanted[:, 4], atol=1e-10, rtol=1e-8)
 
 
 def test_a_token_depends_on_the_text_and_on_what_came_before_alone(network, ids):
@@ -107,7 +107,7 @@ def test_a_gradient_reaches_everything(ids):
 
 def test_saved_and_loaded(network, ids, tmp_path):
     path = tmp_path / "part.safetensors"
-    save_part(path, network)
+    save_part(path, network.float())
     again = load_part(path)
     assert again.config == network.config
     assert torch.equal(again(TEXT, ids)[1], network(TEXT, ids)[1])
