@@ -72,7 +72,9 @@ def frames(
             options |= {"toward": prompts[stretch + 1], "toward_amount": round(amount, 9)}
         if to_seed is not None and way > 0:
             options |= {"variation_seed": to_seed, "variation_strength": round(way, 9)}
-        made.append(replace(request, prompt=prompts[stretch], count=1, options=options))
+        # Between two seeds every frame would have a winner of its own.
+        alone: dict[str, Any] = {} if to_seed is None else {"candidates": 1, "keep": 1}
+        made.append(replace(request, prompt=prompts[stretch], count=1, options=options, **alone))
     return made
 
 

@@ -310,7 +310,7 @@ def plan(
     count = math.prod(len(each.labels) for each in axes)
     if count > MOST_CELLS:
         raise LimitError(f"this grid has {count:,} pictures; at most {MOST_CELLS:,} are drawn in one")
-    base = replace(request, count=1, seed=seed if request.seed is None else request.seed)
+    base = replace(request, count=1, keep=1, seed=seed if request.seed is None else request.seed)
     # The costliest axis changes least often; of equals the later one, so that rows are finished one by one.
     outer = sorted(range(len(axes)), key=lambda index: (-axes[index].cost, -index))
     cells: dict[Place, Request] = {}

@@ -46,6 +46,9 @@ class Request:
         image: A picture to start from.
         mask: Where `image` is repainted: white is repainted, black is kept.
         strength: How far to go from `image`, 0 (not at all) to 1 (forget it).
+        candidates: How many are drawn of every picture, of which a critic keeps the best. Candidate j of a picture with
+            seed s has the seed `candidate_seed(s, j)`, the first one s itself.
+        keep: How many of them are kept, the best first.
         options: The system's own knobs, by name.
     """
 
@@ -61,6 +64,8 @@ class Request:
     image: "Image | None" = None
     mask: "Image | None" = None
     strength: float = 0.8
+    candidates: int | None = None
+    keep: int = 1
     options: Mapping[str, Scalar] = field(default_factory=dict)
 
 
@@ -78,13 +83,14 @@ class Result:
     """What came of a request.
 
     Attributes:
-        images: The pictures, RGB.
+        images: The pictures, RGB; of each that was asked for, `request.keep` in the order of their scores.
         seeds: One a picture.
         request: The request with nothing left open, so that asking it again draws the same.
         seconds: From the first token to the last pixel, loading excluded.
         notices: What was not done to the letter, one sentence each: a size rounded, a prompt cut.
         weights: sha256 of each part, by part name.
         usual: The system's own value of every option: what a short account need not say.
+        scores: How much the critic likes each picture, -1 to 1; empty where there was nothing to choose from.
     """
 
     images: "tuple[Image, ...]"
@@ -94,6 +100,7 @@ class Result:
     notices: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
     usual: Mapping[str, Scalar] = field(default_factory=dict)
+    scores: tuple[float, ...] = ()
 
 
 def drain(steps: Steps[T], on_progress: Callable[[Progress], object] | None = None) -> T:
@@ -150,8 +157,11 @@ def resolve(request: Request, card: Preferences, *, seed: int) -> tuple[Request,
         OptionError: A number out of its range.
     """
     notices: list[str] = []
-    filled: dict[str, Any] = {"steps": 1, "guidance": 1.0, "sampler": "", **card.defaults}
-    for name in ("steps", "guidance", "sampler"):
+    filled: dict[str, Any] = {"steps": 1, "guidance": 1.0, "sampler": "", "candidates": 1, **card.defaults}
+    if request.image is not None:  # it says what is wanted: what is drawn from it differs little
+        filled["candidates"] = 1
+    filled["candidates"] = max(filled["candidates"], request.keep)
+    for name in ("steps", "guidance", "sampler", "candidates"):
         if (value := getattr(request, name)) is not None:
             filled[name] = value
     asked = request.size or card.native
@@ -212,14 +222,31 @@ def _check(request: Request) -> None:
         ("guidance", request.guidance, 0, 1000),
         ("strength", request.strength, 0, 1),
         ("seed", request.seed, 0, SEEDS - request.count),
+        ("candidates", request.candidates, 1, None),
+        ("keep", request.keep, 1, None),
     )
     for name, value, low, high in ranges:
         # `not (a <= b)` rather than `a > b`: NaN must fail, too.
         if not low <= value or (high is not None and not value <= high):  # type: ignore[operator]
             possible = f"{low} or more" if high is None else f"{low} to {high}"
             raise OptionError(f"{name} {value} is out of range: {possible}")
+    if request.candidates is not None and request.keep > request.candidates:
+        raise OptionError(
+            f"{request.keep} of {request.candidates} candidates cannot be kept",
+            hint=f"--candidates {request.keep} or more, or a smaller --keep",
+        )
     if request.mask is not None and request.image is None:
         raise OptionError("a mask says what to repaint of a picture, but no picture was given", hint="add --image")
+
+
+def candidate_seed(seed: int, number: int) -> int:
+    """The seed of a picture's candidate: its own for the first, and 32 bits that follow from both for the others.
+
+    A candidate is an ordinary picture: asked for by its seed alone, it is drawn again.
+    """
+    if number == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "big")
 
 
 def fingerprint(image: "Image") -> str:
@@ -256,6 +283,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "guidance": (int, float, type(None)),
     "sampler": (str, type(None)),
     "strength": (int, float),
+    "candidates": (int, type(None)),
+    "keep": (int,),
 }
 
 

@@ -120,7 +120,7 @@ class Card:
         parts: Field of the system -> where it comes from. One file may serve several fields.
         native: Width and height it was trained at.
         multiple: Sides are multiples of this.
-        defaults: Request fields (steps, guidance, sampler) where the user has no wish.
+        defaults: Request fields (steps, guidance, sampler, candidates) where the user has no wish.
         options: Values for the system's own options where they differ from the system's defaults.
         facts: Fields of the system that are no parts and that no file's shapes can tell.
         licence: Of the weights.
@@ -254,7 +254,7 @@ MANNERS: Mapping[str, Mapping[str, Manner]] = {
             system="mindseye.systems.gan:ClassGAN",
             part="generator",
             paper="arXiv:1809.11096",
-            defaults={"steps": 60},
+            defaults={"steps": 60, "candidates": 8},
             critic=_CHOOSES,
         ),
         "big-sleep": Manner(
@@ -269,7 +269,7 @@ MANNERS: Mapping[str, Mapping[str, Manner]] = {
             system="mindseye.systems.gan:GAN",
             part="generator",
             paper="arXiv:1511.06434",
-            defaults={"steps": 60},
+            defaults={"steps": 60, "candidates": 8},
             critic=_CHOOSES,
         )
     },

@@ -38,7 +38,7 @@ def test_open_fields_come_from_the_card_and_set_fields_stay():
     resolved, notices = resolve(Request(prompt="a fox", steps=7, options={"shift": 1.0}), Card(), seed=42)
     assert resolved == Request(
         prompt="a fox", model=DEFAULT, size=(128, 96), count=1, seed=42, steps=7, guidance=4.0, sampler="euler",
-        options={"shift": 1.0, "karras": True},
+        candidates=1, options={"shift": 1.0, "karras": True},
     )  # fmt: skip
     assert notices == ()
 

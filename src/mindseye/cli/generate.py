@@ -4,7 +4,7 @@ import itertools
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,6 +53,11 @@ def generate(
     image: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture to start from.")] = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="What of it to repaint: white.")] = None,
     strength: Annotated[float | None, typer.Option(help="How far to go from it, 0 to 1.")] = None,
+    candidates: Annotated[
+        int | None, typer.Option(help="Draw so many of each picture, and let CLIP choose.", show_default=False)
+    ] = None,
+    keep: Annotated[int | None, typer.Option(help="Keep so many of them, the best first. [default: 1]")] = None,
+    sheet: Annotated[bool, typer.Option("--sheet", help="Save what is kept on one sheet, too.")] = False,
     style: Annotated[list[str] | None, typer.Option("--style", metavar="NAME", help="A style of styles.csv.")] = None,
     styles: Annotated[
         Path | None,
@@ -90,6 +95,8 @@ def generate(
         "guidance": guidance,
         "sampler": sampler,
         "strength": strength,
+        "candidates": candidates,
+        "keep": keep,
     }
     changes = {name: value for name, value in given.items() if value is not None}
     if size is not None:
@@ -116,7 +123,11 @@ def generate(
     files.check()
     engine = watch(_wake(device), quiet=quiet or json)
     for order in orders:
-        _draw(engine, order, files, row=row, weights=weights, json=json, quiet=quiet, alone=len(orders) == 1)
+        drawn = _draw(engine, order, files, row=row, weights=weights, json=json, quiet=quiet, alone=len(orders) == 1)
+        if sheet and drawn:
+            path = files.save_sheet(drawn)
+            if not json:
+                print(path, flush=True)
 
 
 def _draw(
@@ -129,8 +140,8 @@ def _draw(
     json: bool,
     quiet: bool,
     alone: bool,
-) -> None:
-    """Draw and save in batches.
+) -> list[Result]:
+    """Draw and save in batches, and give back what was drawn unless it is one picture of the past.
 
     Args:
         engine: What draws.
@@ -143,7 +154,8 @@ def _draw(
         alone: Whether no other order goes to the same place.
     """
     said: set[str] = set()
-    done, many = 0, not alone or (request.count > 1 and row is None)
+    done, many = 0, not alone or (request.count * request.keep > 1 and row is None)
+    drawn: list[Result] = []
     while done < request.count:
         now = request.count if row is not None else min(BATCH, request.count - done)
         result = watch(engine.stream(replace(request, count=now)), quiet=quiet or json)
@@ -156,15 +168,18 @@ def _draw(
             if notice not in said and not quiet:
                 say(notice)
             said.add(notice)
-        for index in range(now) if row is None else (row,):
+        drawn += [result] if row is None else []
+        for index in range(len(result.images)) if row is None else (row,):
             path = files.save(result, index, numbered=many)
             if json:
-                one = replace(result.request, count=1, seed=result.seeds[index])
-                put_json({"path": str(path), "seed": one.seed, "seconds": round(result.seconds / now, 3),
+                one = replace(result.request, count=1, seed=result.seeds[index], candidates=1, keep=1)
+                scores = {"score": round(result.scores[index], 6)} if result.scores else {}
+                put_json({"path": str(path), "seed": one.seed, **scores, "seconds": round(result.seconds / now, 3),
                           "notices": notices, "request": to_json(one)})  # fmt: skip
             else:
                 print(path, flush=True)
         done += now
+    return drawn
 
 
 def _wake(device: str | None) -> "Steps[Engine]":
@@ -207,14 +222,17 @@ def _as_drawn(
 
         stored = {name: value for name, value in account.request.items() if name not in named}
         request = replace(from_json(stored, find), **named)
-        if not 0 <= account.index < request.count <= 1000:
+        if not 0 <= account.index < request.count * request.keep <= 1000:
             raise ImageError(f"{like} holds a damaged account of how it was made")
         rest = {name: value for name, value in changes.items() if name not in named}
         if not rest and not options:
             return request, account.index, dict(account.weights)
-        seed = (request.seed or 0) + account.index
+        # Of candidates the one that was kept: an ordinary picture with a seed of its own.
+        drawn_by = (request.seed or 0) + account.index if account.seed is None else account.seed
+        seed = drawn_by if "candidates" not in rest else (request.seed or 0) + account.index // request.keep
         merged = {**request.options, **options}
-        return replace(request, **{"seed": seed, "count": 1, **rest}, options=merged), None, {}
+        alone = {"seed": seed, "count": 1, "candidates": 1, "keep": 1}
+        return replace(request, **{**alone, **rest}, options=merged), None, {}
     if "prompt" in changes:
         found = replace(found, fields={**found.fields, "prompt": changes["prompt"]})
     request, notices = to_request(found, cards=_drawers(), model=changes.get("model"))
@@ -306,6 +324,25 @@ class _Files:
             return path
         raise OutputError(f"there is no free name like {self._stem}.png in {self._folder}")
 
+    def save_sheet(self, drawn: list[Result]) -> Path:
+        """Everything that was kept on one sheet: a row a picture, a column a rank, the best first."""
+        from mindseye.labels import labelled
+        from mindseye.metadata import texts
+        from mindseye.pictures import save_png
+
+        keep = drawn[0].request.keep
+        images = [image for result in drawn for image in result.images]
+        scores = [score for result in drawn for score in result.scores]
+        ranks = [str(rank + 1) if keep > 1 else "" for rank in range(keep)]
+        if scores and len(images) == keep:
+            ranks = [f"{rank} ({score:.3f})".strip() for rank, score in zip(ranks, scores, strict=True)]
+        firsts = [(result.request.seed or 0) + place for result in drawn for place in range(result.request.count)]
+        rows = [f"seed {seed}" if len(firsts) > 1 else "" for seed in firsts]
+        cells = {(place % keep, place // keep, 0): image for place, image in enumerate(images)}
+        made = labelled(cells, columns=ranks, rows=rows)
+        path = self._folder / f"{self._stem}-sheet.png"
+        return save_free(path, lambda free: save_png(made, free, texts(drawn[0], 0), replace=False))
+
     def _names(self, numbered: bool) -> Iterator[Path]:
         """fox.png, fox-1.png, fox-2.png ...; of several pictures fox-0.png, fox-1.png ..."""
         if not numbered:
@@ -325,3 +362,11 @@ def slug(prompt: str) -> str:
             break
         name = f"{name}-{word}" if name else word
     return name or (words[0].encode()[:60].decode(errors="ignore") if words else "picture")
+
+
+def save_free(path: Path, save: Callable[[Path], bool]) -> Path:
+    """Save under the name, or name-1, name-2 ... where that is taken."""
+    for free in itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in range(1, 10_000))):
+        if not free.exists() and save(free):
+            return free
+    raise OutputError(f"there is no free name like {path}")

@@ -1,17 +1,15 @@
 """`mindseye grid`: one prompt in many ways, on one labelled sheet."""
 
-import itertools
 import secrets
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mindseye.cli.generate import parse_size, slug
+from mindseye.cli.generate import parse_size, save_free, slug
 from mindseye.cli.terminal import pairs, say, watch
-from mindseye.errors import OptionError, OutputError
+from mindseye.errors import OptionError
 from mindseye.request import DEFAULT, Progress, Request, Scalar, Steps, resolve
 
 if TYPE_CHECKING:
@@ -165,11 +163,3 @@ def sheet_path(output: Path | None, prompt: str, endings: tuple[str, ...]) -> Pa
         raise OptionError(f"{path} has none of the endings {', '.join(endings)}", hint=f"-o {path.stem}{endings[0]}")
     check_folder(path.parent)
     return path
-
-
-def save_free(path: Path, save: Callable[[Path], bool]) -> Path:
-    """Save under the name, or name-1, name-2 ... where that is taken."""
-    for free in itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in range(1, 10_000))):
-        if not free.exists() and save(free):
-            return free
-    raise OutputError(f"there is no free name like {path}")

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from mindseye import zoo
 from mindseye.checkpoints.library import Library
+from mindseye.critique.ranking import Ranking
 from mindseye.engine import options
 from mindseye.engine.adapting import Adapting
 from mindseye.engine.calling import Calling
+from mindseye.engine.choosing import Best, critic_for
 from mindseye.engine.parts import Parts
 from mindseye.engine.policy import Policy, choose
 from mindseye.errors import LimitError, MemoryShort, OptionError, UnknownName, WeightsError
 from mindseye.noise import Noise
-from mindseye.pixels import to_images
 from mindseye.request import DEFAULT, Progress, Request, Result, Scalar, Steps, drain, resolve
 from mindseye.zoo import Card, Foreign
 
@@ -50,7 +51,7 @@ class Limits:
         for name, asked, most in (
             (f"a picture of {width}x{height} =", width * height, self.pixels),
             ("steps:", request.steps or 0, self.steps),
-            ("pictures:", request.count, self.count),
+            ("pictures:", request.count * (request.candidates or 1), self.count),
         ):
             if asked > most:
                 raise LimitError(f"{name} {asked:,} is too much; this engine allows {most:,}")
@@ -166,16 +167,19 @@ class Engine:
         system, heard = self._calling.fit(system, resolved)
         notices += (*card.notes, *said, *heard, *system.notices(resolved))
         started = time.perf_counter()
-        seeds = tuple(range(resolved.seed or 0, (resolved.seed or 0) + resolved.count))
-        images = yield from self._draw(system, resolved, settings, seeds)
+        ranking = None
+        if resolved.candidates != 1:
+            ranking = Ranking.of(critic_for(system, self.parts), resolved.prompt, resolved.negative)
+        kept = (yield from self._draw(system, resolved, settings, Best(resolved, ranking))).ordered()
         return Result(
-            images=images,
-            seeds=seeds,
+            images=tuple(drawn.image for drawn in kept),
+            seeds=tuple(drawn.seed for drawn in kept),
             request=resolved,
             seconds=time.perf_counter() - started,
             notices=notices,
             weights=self.fingerprints(card),
             usual=_plain(kind.Options()),
+            scores=() if ranking is None else tuple(drawn.score for drawn in kept),
         )
 
     def _resolve(self, request: Request, card: Card, kind: Any, settings: Any) -> tuple[Request, tuple[str, ...]]:
@@ -193,25 +197,25 @@ class Engine:
         found = {part: self.parts.fingerprint(source) for part, source in card.parts.items()}
         return {part: digest for part, digest in found.items() if digest is not None}
 
-    def _draw(self, system: Any, request: Request, settings: object, seeds: tuple[int, ...]) -> Steps[tuple[Any, ...]]:
-        """All pictures, in batches that fit."""
+    def _draw(self, system: Any, request: Request, settings: object, best: Best) -> Steps[Best]:
+        """All candidates of all pictures, in batches that fit."""
+        seeds = best.seeds
         width, height = request.size or (1, 1)
         most = max(1, _CHUNK_PIXELS.get(self.device.type, 2**19) // (width * height))
-        images: list[Any] = []
         if request.image is not None and request.mask is not None and request.mask.size != request.image.size:
             request = replace(request, mask=request.mask.resize(request.image.size))
-        while len(images) < len(seeds):
-            chunk = seeds[len(images) : len(images) + most]
+        while best.done < len(seeds):
+            chunk = seeds[best.done : best.done + most]
             part = replace(request, count=len(chunk), seed=chunk[0])
             try:
                 steps = system.synthesize(part, settings, Noise(chunk))
-                pixels: Tensor = yield from _counted(steps, done=len(images), now=len(chunk), all=len(seeds))
+                pixels: Tensor = yield from _counted(steps, done=best.done, now=len(chunk), all=len(seeds))
                 if not bool(torch.isfinite(pixels).all()):
                     raise WeightsError(
                         f"{request.model} drew numbers that are not finite",
                         hint="its weights are damaged, or --guidance is too high for it",
                     )
-                images += to_images(pixels)
+                best.add(pixels)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -224,7 +228,7 @@ class Engine:
                 most = len(chunk) // 2
             finally:
                 _free(self.device)
-        return tuple(images)
+        return best
 
 
 def system_class(card: Card) -> Any:

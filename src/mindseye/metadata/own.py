@@ -33,6 +33,7 @@ class Account:
     Attributes:
         request: Fully resolved, as JSON values, for the whole batch the picture was drawn in.
         index: Which picture of that batch it is.
+        seed: That draws it alone; None in the accounts of earlier versions.
         version: Of mindseye.
         weights: sha256 of each part.
         seconds: For the whole batch.
@@ -40,6 +41,7 @@ class Account:
 
     request: Mapping[str, Any]
     index: int = 0
+    seed: int | None = None
     version: str = __version__
     weights: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -56,6 +58,8 @@ def texts(result: Result, index: int) -> dict[str, str]:
         "weights": dict(result.weights),
         "seconds": round(result.seconds, 3),
     }
+    if result.scores:
+        account["score"] = round(result.scores[index], 6)
     return {"parameters": format_infotext(infotext(result, index)), "mindseye": json.dumps(account, ensure_ascii=False)}
 
 
@@ -99,6 +103,8 @@ def infotext(result: Result, index: int) -> Infotext:
     if digest := next(parts, None):
         values["Model hash"] = digest[:10]
     values["Model"] = request.model
+    if result.scores:
+        values |= {"Candidates": request.candidates, "Score": f"{result.scores[index]:.4f}"}
     if request.image is not None:
         values["Denoising strength"] = _number(request.strength)
     told = {name: value for name, value in request.options.items() if name and value != result.usual.get(name, "")}
@@ -135,7 +141,7 @@ def parse_account(text: str, name: str = "the picture") -> Account:
             f"{name} was written by mindseye {plain.get('version')!s:.20}, whose account this version cannot read",
             hint="pip install -U mindseye",
         )
-    kinds = {"version": str, "weights": dict, "seconds": (int, float)}
+    kinds = {"seed": int, "version": str, "weights": dict, "seconds": (int, float)}
     known = {key: plain[key] for key, kind in kinds.items() if isinstance(plain.get(key), kind)}
     return replace(Account(request=request, index=index), **known)
 

@@ -1,7 +1,7 @@
 """Adversarial generators: one pass from noise to a picture (Goodfellow et al. 2014, arXiv:1406.2661).
 
 Three ways to be told what to paint:
-- `GAN` is told nothing. It paints several candidates, and CLIP says which one goes with the prompt.
+- `GAN` is told nothing. Of several candidates (`Request.candidates`) CLIP says which one goes with the prompt.
 - `ClassGAN` (BigGAN, arXiv:1809.11096) is told a class, or a mixture: the ones the prompt names, or else the ones
   whose names CLIP finds nearest to it.
 - `TextGAN` is told the text itself (Reed et al. 2016, arXiv:1605.05396), as CLIP's text tower reads it.
@@ -30,7 +30,7 @@ from mindseye.noise import Noise
 from mindseye.request import Request, Steps
 from mindseye.shapes import Pixels
 from mindseye.systems.base import option
-from mindseye.systems.candidates import Ranking, candidates, draw, resized
+from mindseye.systems.one_pass import beginnings, draw, resized
 from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["GAN", "ClassGAN", "TextGAN"]
@@ -40,9 +40,8 @@ __all__ = ["GAN", "ClassGAN", "TextGAN"]
 class PlainOptions:
     """The knobs of a generator that names no classes."""
 
-    candidates: int = option(8, "paint so many and show the one that CLIP likes best", low=1, high=256)
     variation_seed: int = option(0, "seed to go towards", low=0, high=2**63 - 1)
-    variation_strength: float = option(0.0, "how far; between two seeds one candidate is painted", low=0, high=1)
+    variation_strength: float = option(0.0, "how far to go there", low=0, high=1)
     truncation: float = option(1.0, "how far from the middle noise is drawn; less is more typical", low=0, high=1)
 
 
@@ -50,9 +49,8 @@ class PlainOptions:
 class ClassOptions:
     """The knobs of a generator that names classes."""
 
-    candidates: int = option(8, "paint so many and show the one that CLIP likes best", low=1, high=256)
     variation_seed: int = option(0, "seed to go towards", low=0, high=2**63 - 1)
-    variation_strength: float = option(0.0, "how far; between two seeds one candidate is painted", low=0, high=1)
+    variation_strength: float = option(0.0, "how far to go there", low=0, high=1)
     truncation: float = option(0.7, "how far from the middle noise is drawn; less is more typical", low=0, high=1)
     classes: str = option("", "paint these, as 'cat' or '3' or 'cat:2, dog:1'; empty = what the prompt says")
     mix: int = option(1, "how many of the nearest classes are mixed where the prompt names none", low=1, high=100)
@@ -66,7 +64,7 @@ class GAN:
 
     Attributes:
         generator: From ``B Z`` to pictures; its config has ``z_dim`` and ``size``.
-        clip: Who chooses; None = the first candidate is shown.
+        clip: Who chooses among candidates.
         tokenizer: The CLIP's.
     """
 
@@ -78,14 +76,14 @@ class GAN:
 
     def notices(self, request: Request) -> list[str]:
         """A size that is not its own; nobody there to read the prompt."""
-        unread = [] if self.clip else ["this generator draws what it likes: nobody reads the prompt"]
+        alone = request.candidates in (None, 1)
+        unread = ["this generator draws what it likes: nobody reads the prompt of one candidate"] if alone else []
         return unread + resized(request, self.generator.config.size)
 
     def synthesize(self, request: Request, options: PlainOptions, noise: Noise) -> Steps[Pixels]:
         """Draw one picture a seed."""
-        z = options.truncation * candidates(noise, options, self.generator)
-        ranking = Ranking.of(request, self.clip, self.tokenizer)
-        return (yield from draw(request, self.generator, z, ranking))
+        z = options.truncation * beginnings(request, noise, options, self.generator)
+        return (yield from draw(request, self.generator, z))
 
 
 @final
@@ -95,7 +93,7 @@ class ClassGAN:
 
     Attributes:
         generator: A BigGAN.
-        clip: Who finds the class, and chooses; None = classes must be named.
+        clip: Who finds the class, and chooses among candidates; None = classes must be named.
         tokenizer: The CLIP's.
     """
 
@@ -149,13 +147,12 @@ class ClassGAN:
         """
         weight = self.generator.embeddings.weight
         classes = self.classes(request, options).to(weight)[None]
-        z = options.truncation * truncated(candidates(noise, options, self.generator))
+        z = options.truncation * truncated(beginnings(request, noise, options, self.generator))
 
         def paint(z: Float[Tensor, "B Z"]) -> Pixels:
             return self.generator(z, classes.expand(len(z), -1), options.truncation, compat=options.compat)
 
-        ranking = Ranking.of(request, self.clip, self.tokenizer)
-        return (yield from draw(request, paint, z, ranking))
+        return (yield from draw(request, paint, z))
 
 
 @final
@@ -165,7 +162,7 @@ class TextGAN:
 
     Attributes:
         generator: What paints.
-        text: The CLIP whose text tower it was trained with; it chooses, too, if it has an image tower.
+        text: The CLIP whose text tower it was trained with.
         tokenizer: The CLIP's, of the length that the generator reads.
     """
 
@@ -186,13 +183,12 @@ class TextGAN:
             ids, _ = self.tokenizer.encode([request.prompt])
             tokens, pooled = self.text.text(ids.to(weight.device))
             tokens, vector = tokens.to(weight), pooled_vector(pooled.float()).to(weight)
-        z = options.truncation * candidates(noise, options, self.generator)
+        z = options.truncation * beginnings(request, noise, options, self.generator)
 
         def paint(z: Float[Tensor, "B Z"]) -> Pixels:
             return self.generator(z, vector.expand(len(z), -1), tokens.expand(len(z), -1, -1))
 
-        reads = self.text if self.text.config.image is not None else None
-        return (yield from draw(request, paint, z, Ranking.of(request, reads, self.tokenizer)))
+        return (yield from draw(request, paint, z))
 
 
 def named(prompt: str, labels: Sequence[str]) -> list[int]:

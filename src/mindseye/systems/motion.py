@@ -216,7 +216,7 @@ def film(
     for frame in range(count):
         told = [text for start, text in sorted((prompts or {}).items()) if start <= frame]
         asked = replace(
-            request, prompt=told[-1] if told else request.prompt, count=1, seed=(request.seed + frame) % SEEDS
+            request, prompt=told[-1] if told else request.prompt, count=1, keep=1, seed=(request.seed + frame) % SEEDS
         )
         if frame:
             moved = motion.move(from_image(done[-1].images[0]), frame, depth)

@@ -65,6 +65,7 @@ def test_flags_reach_the_request(draw):
     assert two["request"] == {
         "prompt": "a fox", "negative": "blur", "model": "painter", "size": [24, 16], "count": 1, "seed": 6, "steps": 4,
         "guidance": 2.5, "sampler": "heun", "strength": 0.5,
+        "candidates": 1, "keep": 1,
         "options": {"tint": 0.25, "mood": "wild", "grain": 1, "frame": False, "break_": ""},
     }  # fmt: skip
     assert (one["path"], two["path"], one["seed"]) == ("a-fox-0.png", "a-fox-1.png", 5)
@@ -169,6 +170,41 @@ def test_like_draws_the_same_pixels(draw):
     assert (code, again, err) == (0, ["a-fox.png"], "")
     assert pixels(again[0]) == pixels(drawn[2]) != pixels(drawn[1])
     assert read(Path(again[0])).account.request == read(Path(drawn[2])).account.request
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """Candidates are chosen by brightness."""
+    from tests.unit.critique.test_ranking import Eye
+
+    from mindseye.engine import engine
+
+    monkeypatch.setattr(engine, "critic_for", lambda system, parts: Eye())
+
+
+def test_candidates_are_saved_in_the_order_of_their_rank(draw, chosen):
+    code, out, _ = draw("0.5", "--seed", 3, "--candidates", 5, "--keep", 2, "--sheet")
+    assert (code, out) == (0, ["0-5-0.png", "0-5-1.png", "0-5-sheet.png"])
+    accounts = [read(Path(name)) for name in out]
+    scores = [float(found.fields["Score"]) for found in accounts[:2]]
+    assert scores[0] > scores[1] and accounts[0].fields["Candidates"] == "5"
+    with Image.open("0-5-sheet.png") as sheet:
+        assert sheet.width > 2 * 16
+    draw("--like", "0-5-1.png", "-o", "again.png")
+    assert pixels("again.png") == pixels("0-5-1.png")
+    draw("--like", "0-5-1.png", "--steps", 4, "-o", "other.png")
+    alone = read(Path("other.png")).account
+    assert alone.request["candidates"] == 1 and alone.seed == accounts[1].account.seed
+    code, out, _ = draw("0.5", "--seed", 3, "-n", 2, "--candidates", 5, "--json")
+    rows = [json.loads(line) for line in out]
+    draw("0.5", "--seed", rows[1]["seed"], "-o", "one.png")
+    assert pixels("one.png") == pixels(rows[1]["path"]) and rows[1]["request"]["candidates"] == 1
+    assert -1 <= rows[0]["score"] <= 1
+
+
+def test_more_cannot_be_kept_than_drawn(draw):
+    code, out, said = draw("a fox", "--candidates", 2, "--keep", 4)
+    assert (code, out) == (2, []) and "4 of 2 candidates cannot be kept" in said and names() == []
 
 
 def test_like_with_changes_starts_from_that_picture(draw):

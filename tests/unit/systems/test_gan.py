@@ -73,34 +73,18 @@ def run(system, request, seeds=(0, 1), **options):
     return drain(system.synthesize(request, system.Options(**options), Noise(list(seeds))))
 
 
-def test_the_critic_chooses(painter, clip, tokenizer):
-    """Of sixteen candidates the best is shown, and no candidate beats it; a negative prompt chooses otherwise."""
-    system = GAN(painter, clip, tokenizer)
-    assert isinstance(system, System)
-    best = run(system, asked(), seeds=[3], candidates=16)
-    noise = Noise([3])
-    z = torch.cat([noise.normal(6)[:, None], noise.normal(15, 6)], 1)[0]
-    every = painter(z)
-    ids, _ = tokenizer.encode(["a cat", "a dog"])
-    texts = nn.functional.normalize(clip.text(ids)[1], dim=-1)
-    shown = nn.functional.interpolate(every, (8, 8), mode="bilinear", antialias=True)
-    scores = nn.functional.normalize(clip.image(shown), dim=-1) @ texts.T
-    assert torch.allclose(best[0], every[scores[:, 0].argmax()], atol=1e-5)
-    other = run(system, asked(negative="a dog"), seeds=[3], candidates=16)
-    assert torch.allclose(other[0], every[(scores[:, 0] - scores[:, 1]).argmax()], atol=1e-5)
-
-
-def test_without_a_critic_the_first_is_shown(painter):
-    """Whatever the number of candidates; and it is said that nobody reads."""
+def test_a_seed_is_a_place_in_the_noise(painter):
+    """And it is said that nobody reads, unless there is something to choose from."""
     system = GAN(painter)
-    assert torch.equal(run(system, asked(), candidates=1), run(system, asked(), candidates=5))
-    assert torch.allclose(run(system, asked(), candidates=1)[1], painter(Noise([1]).normal(6))[0], atol=1e-6)
+    assert isinstance(system, System)
+    assert torch.allclose(run(system, asked())[1], painter(Noise([1]).normal(6))[0], atol=1e-6)
     assert any("nobody reads" in said for said in system.notices(asked()))
+    assert system.notices(asked(candidates=8)) == []
 
 
 @pytest.mark.parametrize("kind", ["plain", "class", "text", "image", "mask"])
 def test_a_picture_is_the_same_alone_and_in_a_batch(kind, painter, classes, clip, tokenizer):
-    """Candidates, search and choice are each picture's own."""
+    """Noise and search are each picture's own."""
     image = Image.new("RGB", (16, 16), (200, 40, 40))
     more = {}
     if kind == "class":
@@ -112,9 +96,9 @@ def test_a_picture_is_the_same_alone_and_in_a_batch(kind, painter, classes, clip
         more = {"image": {"image": image}, "mask": {"image": image, "mask": Image.new("L", (16, 16), 255)}}.get(
             kind, {}
         )
-    both = run(system, asked(**more), seeds=[4, 5], candidates=3)
+    both = run(system, asked(**more), seeds=[4, 5])
     assert both.shape == (2, 3, 16, 16)
-    assert torch.allclose(run(system, asked(**more), seeds=[5], candidates=3)[0], both[1], atol=1e-4)
+    assert torch.allclose(run(system, asked(**more), seeds=[5])[0], both[1], atol=1e-4)
     assert (both[0] - both[1]).abs().max() > 1e-3
 
 
@@ -190,7 +174,7 @@ def text_gan(clip, tokenizer):
 def test_the_text_is_heard(clip, tokenizer):
     """Another prompt, another picture of the same noise, as the generator paints it of CLIP's vectors."""
     system = text_gan(clip, tokenizer)
-    red, green = (run(system, asked(prompt), seeds=[2], candidates=1) for prompt in ("red", "green"))
+    red, green = (run(system, asked(prompt), seeds=[2]) for prompt in ("red", "green"))
     assert (red - green).abs().max() > 1e-4
     tokens, pooled = clip.text(tokenizer.encode(["red"])[0])
     vector = nn.functional.normalize(pooled, dim=-1) * 12**0.5
@@ -201,11 +185,11 @@ def test_a_start_picture_is_found_in_the_noise(painter):
     """What the generator can paint it finds nearly again; strength 1 forgets it."""
     target = painter(0.7 * torch.randn(1, 6, generator=torch.Generator().manual_seed(9)))
     image = to_images(target)[0]
-    near = run(GAN(painter), asked(image=image, strength=0.0, steps=40), seeds=[0], candidates=16)
-    start = run(GAN(painter), asked(), seeds=[0], candidates=1)
+    near = run(GAN(painter), asked(image=image, strength=0.0, steps=40), seeds=[0])
+    start = run(GAN(painter), asked(), seeds=[0])
     wanted = from_image(image)
     assert (near - wanted).square().mean() < 0.3 * (start - wanted).square().mean()
-    far = run(GAN(painter), asked(image=image, strength=1.0), seeds=[0], candidates=1)
+    far = run(GAN(painter), asked(image=image, strength=1.0), seeds=[0])
     assert torch.allclose(far, start, atol=1e-4)
 
 
@@ -248,10 +232,10 @@ def test_from_one_seed_to_another(painter, clip, tokenizer):
     system = GAN(painter, clip, tokenizer)
 
     def ask(seed, **options):
-        settings = system.Options(candidates=4, **options)
+        settings = system.Options(**options)
         return drain(system.synthesize(asked(), settings, Noise([seed])))
 
-    alone = drain(GAN(painter).synthesize(asked(), GAN.Options(candidates=1), Noise([7])))
+    alone = drain(GAN(painter).synthesize(asked(), GAN.Options(), Noise([7])))
     assert torch.equal(ask(3, variation_seed=7, variation_strength=1.0), alone)
     half, end = ask(3, variation_seed=7, variation_strength=0.5), ask(3, variation_seed=7, variation_strength=1.0)
     assert not torch.equal(half, end)
