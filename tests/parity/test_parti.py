@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mindseye.networks import nuwa, parti
+from mindseye.networks import nuwa, nuwa_infinity, parti
+from mindseye.networks.direction import Plan
 from mindseye.networks.nuwa import NUWA
 from mindseye.networks.parti import Parti, Text
 
@@ -173,3 +174,75 @@ def test_the_same_as_transformers():
     ).last_hidden_state
     wanted = F.linear(written, w["writer.head.weight"], w["writer.head.bias"])
     torch.testing.assert_close(network(WORDS, ids)[1], wanted, atol=1e-9, rtol=1e-7)
+
+
+class Walked(Straight):
+    """NUWA-Infinity, one slot at a time, on coordinates of the canvas."""
+
+    patch, reach = 2, (1, 2)
+
+    def far(self, layer, head, query, key, own):
+        """The number for a distance: query is a place, key a token's place or None for a patch's beginning."""
+        down, across = self.reach
+        height, width = 2 * (down + 1) * self.patch, 2 * (across + 1) * self.patch
+        table = self.w[f"distances.{layer}.table"][:, head]
+        if key is None:
+            return table[height * width + (0 if own else 1)]
+        row, column = key[0] - query[0] + height // 2, key[1] - query[1] + width // 2
+        return table[row * width + column]
+
+    def walk(self, words, ids, order, rows, columns):
+        size = self.patch**2
+        keep = words != 0
+        memory = self.w["reader.embedding.weight"][words] + self.w["reader.positions"][: len(words)]
+        for layer in range(2):
+            memory = self.block(f"reader.stack.blocks.{layer}", memory, keep.expand(len(words), -1))
+        memory = self.norm("reader.norm", memory)
+        slots = [(step, slot) for step in range(len(order)) for slot in range(size + 1)]
+        x = []
+        for step, slot in slots:
+            r, c = order[step]
+            sides = torch.tensor([r == 0, r == rows - 1, c == 0, c == columns - 1])
+            token = self.w["beginning"] if slot == 0 else self.w["embedding.weight"][ids[step * size + slot - 1]]
+            x.append(token + self.w["places"][slot] + self.w["edges"][sides].sum(0))
+        x = torch.stack(x)
+        for layer in range(2):
+            name = f"blocks.{layer}"
+            q, k, v = self.linear(f"{name}.qkv", self.norm(f"{name}.attention_norm", x)).chunk(3, -1)
+            out, width = torch.zeros_like(q), q.shape[-1] // self.heads
+            for head in range(self.heads):
+                part = slice(head * width, (head + 1) * width)
+                for n, (step, slot) in enumerate(slots):
+                    scores, values = [], []
+                    for m, (other, at) in enumerate(slots):
+                        offsets = [abs(a - b) for a, b in zip(order[step], order[other], strict=True)]
+                        near = other < step and all(a <= b for a, b in zip(offsets, self.reach, strict=True))
+                        if not (near or (other == step and at <= slot)):
+                            continue
+                        query = [p * self.patch + s for p, s in zip(order[step], divmod(slot, self.patch), strict=True)]
+                        key = None
+                        if at:
+                            inside = divmod(at - 1, self.patch)
+                            key = [p * self.patch + s for p, s in zip(order[other], inside, strict=True)]
+                        bias = self.far(layer, head, query, key, other == step)
+                        scores.append(q[n, part] @ k[m, part] / math.sqrt(width) + bias)
+                        values.append(v[m, part])
+                    out[n, part] = torch.stack(scores).softmax(0) @ torch.stack(values)
+            x = x + self.linear(f"{name}.out", out)
+            q = self.linear(f"{name}.query", self.norm(f"{name}.memory_norm", x))
+            k, v = self.linear(f"{name}.memory", memory).chunk(2, -1)
+            x = x + self.linear(f"{name}.read", self.attend(q, k, v, keep.expand(len(x), -1)))
+            h = self.linear(f"{name}.up", self.norm(f"{name}.mlp_norm", x))
+            x = x + self.linear(f"{name}.down", h * 0.5 * (1 + torch.erf(h / math.sqrt(2))))
+        said = torch.tensor([n for n, (_, slot) in enumerate(slots) if slot < size])
+        return self.linear("head", self.norm("norm", x))[said]
+
+
+def test_a_canvas_is_the_same_slot_by_slot():
+    config = nuwa_infinity.Config(**SIZES, patch=2, reach=(1, 2))
+    network = random(lambda: nuwa_infinity.NUWAInfinity(config))
+    order = ((1, 2), (0, 0), (0, 3), (1, 1), (0, 1), (1, 0), (0, 2), (1, 3))
+    ids = codes(32)
+    found = network(WORDS, ids, Plan(2, 4, order, (1, 2)))[1]
+    wanted = Walked(network.state_dict(), 3).walk(WORDS[0], ids[0], order, 2, 4)
+    torch.testing.assert_close(found[0], wanted, atol=1e-10, rtol=1e-8)

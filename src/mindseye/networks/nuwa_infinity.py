@@ -359,8 +359,9 @@ class Chain:
         own = plan.order[state.step]
         seen = [plan.order[each] for each in (*plan.context(state.step), state.step)]
         kept = len(seen) * (self._size + 1) - (self._size + 1 - last)
+        between = network._layers[0][1].between  # the same in every layer
+        index = torch.cat([between(own, other)[first:last] for other in seen], 1)[:, :kept]
         for (block, distances), cache, memory in zip(network._layers, state.own, state.memory, strict=True):
-            index = torch.cat([distances.between(own, other)[first:last] for other in seen], 1)[:, :kept]
             bias = distances.table[index].permute(2, 0, 1)[None]
             if last - first > 1:
                 past = torch.ones(last - first, kept, dtype=torch.bool, device=bias.device).tril(kept - last + first)

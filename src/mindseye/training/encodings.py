@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,14 @@ def fingerprint(*files: Path) -> str:
 
 
 def encode_all(
-    path: Path, count: int, encode: Callable[[int, int], Tensor], *, stage: str, size: int = 128
-) -> Steps[NDArray[np.float16]]:
+    path: Path,
+    count: int,
+    encode: Callable[[int, int], Tensor],
+    *,
+    stage: str,
+    size: int = 128,
+    dtype: type[np.generic] = np.float16,
+) -> Steps[NDArray[Any]]:
     """``encode(start, stop)`` over ``count`` examples, kept at ``path``.
 
     Args:
@@ -38,15 +45,16 @@ def encode_all(
         encode: rows ``start`` to ``stop`` to a tensor of as many rows.
         stage: what the progress is called.
         size: rows at a time.
+        dtype: what is kept: half precision, or whole numbers for ids.
     """
     if not path.exists():
         part = path.with_suffix(f".part{os.getpid()}.npy")
-        store: NDArray[np.float16] | None = None
+        store: NDArray[Any] | None = None
         for start in range(0, count, size):
             with torch.no_grad():
-                rows = encode(start, min(start + size, count)).to(torch.float16).cpu().numpy()
+                rows = encode(start, min(start + size, count)).cpu().float().numpy().astype(dtype)
             if store is None:
-                store = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=(count, *rows.shape[1:]))
+                store = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=(count, *rows.shape[1:]))
             store[start : start + len(rows)] = rows
             yield Progress(stage, start, count, tuple)
         if store is not None:

@@ -7,6 +7,8 @@ from mindseye.training.recipe import Craft, Recipe
 from mindseye.training.recipes.adm import adm_pocket
 from mindseye.training.recipes.clip import bpe_pocket, clip_pocket, clip_rn_pocket
 from mindseye.training.recipes.gan import biggan_pocket, dcgan_pocket, textgan_pocket
+from mindseye.training.recipes.nuwa import nuwa_pocket
+from mindseye.training.recipes.parti import parti_pocket
 from mindseye.training.recipes.stable_diffusion import unet_pocket
 from mindseye.training.recipes.translator import cyclegan_pocket, pix2pix_pocket
 from mindseye.training.recipes.vae import vae_pocket
@@ -27,4 +29,6 @@ RECIPES: Final[dict[str, Callable[[], Recipe | Craft]]] = {
     "adm-pocket": adm_pocket,
     "pix2pix-pocket": pix2pix_pocket,
     "cyclegan-pocket": cyclegan_pocket,
+    "parti-pocket": parti_pocket,
+    "nuwa-pocket": nuwa_pocket,
 }
