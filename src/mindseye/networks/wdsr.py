@@ -70,10 +70,10 @@ class WDSR(nn.Module):
         self.blocks = nn.Sequential(*(Wide(config.width, config.expansion) for _ in range(config.layers)))
         self.tail = Conv2d(config.width, out, 3, padding=1)
         self.around = Conv2d(3, out, 5, padding=2)
+        # At first it repeats every pixel.
+        for value in (*self.tail.parameters(), *self.around.parameters()):
+            nn.init.zeros_(value)
         with torch.no_grad():
-            # At first it repeats every pixel.
-            nn.init.zeros_(self.tail.weight), nn.init.zeros_(self.tail.bias)
-            nn.init.zeros_(self.around.weight), nn.init.zeros_(self.around.bias)
             for channel in range(out):
                 self.around.weight[channel, channel // config.factor**2, 2, 2] = 1
 

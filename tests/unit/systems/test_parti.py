@@ -24,8 +24,9 @@ TEXT = parti.Text(vocabulary=520, length=16, layers=1, pad=519)
 SIZES = {"text": TEXT, "codes": 20, "width": 16, "layers": 1, "heads": 2, "hidden": 24}
 
 
-def random(module):
+def random(kind, config):
     torch.manual_seed(0)
+    module = kind(config)
     for value in module.parameters():
         value.data.add_(torch.randn(value.shape) * 0.2)
     return module.eval().requires_grad_(False)
@@ -43,17 +44,17 @@ def parts():
 
 @pytest.fixture(scope="module")
 def a_parti(parts):
-    return Parti(network=random(parti.Parti(parti.Config(**SIZES, grid=(3, 4), reach=None))), **parts)
+    return Parti(network=random(parti.Parti, parti.Config(**SIZES, grid=(3, 4), reach=None)), **parts)
 
 
 @pytest.fixture(scope="module")
 def a_nuwa(parts):
-    return NUWA(network=random(nuwa.NUWA(nuwa.Config(**SIZES, grid=(3, 3, 3), reach=(1, 1, 1)))), **parts)
+    return NUWA(network=random(nuwa.NUWA, nuwa.Config(**SIZES, grid=(3, 3, 3), reach=(1, 1, 1))), **parts)
 
 
 @pytest.fixture(scope="module")
 def infinite(parts):
-    return NUWAInfinity(network=random(nuwa_infinity.NUWAInfinity(nuwa_infinity.Config(**SIZES, patch=2))), **parts)
+    return NUWAInfinity(network=random(nuwa_infinity.NUWAInfinity, nuwa_infinity.Config(**SIZES, patch=2)), **parts)
 
 
 def ask(system, *, size=None, **changes):
@@ -82,7 +83,7 @@ def test_a_seed_is_a_picture_alone_and_in_a_batch(system):
 
 
 def test_words_guide_and_negative_words_too(system):
-    drawn = [draw(system, options={"temperature": 0}, guidance=50.0, **text) for text in (
+    drawn = [draw(system, options={"temperature": 0}, guidance=500.0, **text) for text in (
         {}, {"prompt": "stars and hearts"}, {"negative": "stars and hearts"},
     )]  # fmt: skip
     assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
@@ -142,7 +143,7 @@ def test_the_upper_part_of_a_start_picture_is_kept(a_parti, a_nuwa):
 
 def test_parti_is_enlarged_where_that_is_needed(a_parti):
     def doubled():
-        return random(wdsr.WDSR(wdsr.Config(width=4, layers=1)))
+        return random(wdsr.WDSR, wdsr.Config(width=4, layers=1))
 
     system = replace(a_parti, upsampler=doubled(), upsampler_2=doubled())
     for size, count in (((16, 12), 0), ((32, 24), 1), ((64, 48), 2), ((40, 40), 2)):
