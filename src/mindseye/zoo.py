@@ -90,8 +90,8 @@ class Vocabulary:
     """The published vocabulary of a text encoder.
 
     Args:
-        folder: Where the release keeps it; None = the packaged one of CLIP.
-        kind: "clip" or "bert".
+        folder: Where the release keeps it, or its first file; None = the packaged one of CLIP.
+        kind: "clip", "bert" or "bart".
         length: How many ids a text becomes.
         pad: The id that fills the rest; None = as the folder says.
     """
@@ -333,6 +333,27 @@ def _early(release: Release, name: str, manner: str, licence: str) -> Card:
     )
 
 
+def _dalle_mini(release: Release, name: str, manner: str, licence: str) -> Card:
+    """A card for a DALL-E mini: all of its parts are its own."""
+    if manner:
+        raise UnknownName(f"manner of painting with {name}", manner, ["(none)"])
+    length = int(release.facts["length"])
+    parts: dict[str, Source] = {field: Foreign(part) for field, part in release.parts.items()}
+    parts |= {field: Vocabulary(folder, "bart", length) for field, folder in release.tokenizers.items()}
+    return Card(
+        name=name,
+        system="mindseye.systems.dalle_mini:DalleMini",
+        parts=parts,
+        native=release.native,
+        multiple=release.multiple,
+        licence=licence or release.licence,
+        paper="https://github.com/borisdayma/dalle-mini",
+        training="see its publisher",
+        defaults={"guidance": 10.0, **release.defaults},
+        notes=release.notes,
+    )
+
+
 def card_of(release: Release, name: str, *, licence: str = "", manner: str = "") -> Card:
     """A card for a release that the user has.
 
@@ -346,6 +367,8 @@ def card_of(release: Release, name: str, *, licence: str = "", manner: str = "")
         UnknownName: It cannot be painted with in that manner.
         UsageError: Nothing can be painted with it alone.
     """
+    if release.family == "dalle-mini":
+        return _dalle_mini(release, name, manner, licence)
     if release.family in EARLY:
         return _early(release, name, manner, licence)
     if manner:

@@ -258,10 +258,17 @@ def _tokenizers(release: Release, folder: Path) -> dict[str, str | None]:
         copied[name] = None if at is None else name
         if at is not None:
             (folder / name).mkdir()
-            for file in sorted(at.iterdir()):
+            for file in sorted(at.iterdir()) if at.is_dir() else _pair(at):
                 if file.suffix in {".json", ".txt"} and file.is_file():
-                    shutil.copyfile(file, folder / name / file.name)
+                    # Of two vocabularies in one folder, the one that is meant gets the usual name.
+                    usual = file.name if at.is_dir() else f"{file.stem.partition('_')[0]}{file.suffix}"
+                    shutil.copyfile(file, folder / name / usual)
     return copied
+
+
+def _pair(vocabulary: Path) -> tuple[Path, Path]:
+    """The two files of a vocabulary whose folder holds another, too."""
+    return vocabulary, vocabulary.with_name(vocabulary.name.replace("vocab", "merges")).with_suffix(".txt")
 
 
 def _diffusers(release: Release, dtype: torch.dtype | None, left: list[str], folder: Path) -> list[Plan]:

@@ -88,7 +88,7 @@ def _part(part: Any) -> dict[str, Any]:
     from mindseye.checkpoints.manifest import read_manifest
 
     told: dict[str, Any] = {"files": [path.name for path in part.files], "layout": part.layout, "prefix": part.prefix}
-    whole = read_manifest(part.files).under(part.prefix)
+    whole = read_manifest(part.files, part.under).under(part.prefix)
     dtypes = Counter(item.dtype for item in whole.values())
     told |= {
         "tensors": len(whole),

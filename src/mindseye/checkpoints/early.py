@@ -1,6 +1,7 @@
 """The systems before latent diffusion, as files: VQGAN, BigGAN, small GANs, ADM, its second model, and CLIP itself.
 
-Each is one network; what it listens to comes from elsewhere. A file is told by its keys and shapes alone.
+Each is one network; what it listens to comes from elsewhere. A file is told by its keys and shapes alone. DALL-E mini
+is a folder of several (`mindseye.checkpoints.dalle_mini`).
 """
 
 import json
@@ -9,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mindseye.checkpoints import dalle_mini
 from mindseye.checkpoints.clips import identify_clip
 from mindseye.checkpoints.layouts import biggan, dcgan, guided_diffusion, taming
-from mindseye.checkpoints.manifest import Manifest
+from mindseye.checkpoints.manifest import Manifest, read_manifest
 from mindseye.checkpoints.releases import PartFile, Release
 from mindseye.errors import WeightsError
 
@@ -26,7 +28,7 @@ _SIDES = {4: 64, 5: 128, 7: 512}
 
 
 def identify_early(path: Path, manifest: Manifest | None = None) -> Release | None:
-    """The release in a file, or in a folder of one CLIP; None when it is none of these.
+    """The release in a file, or in a folder of one CLIP or DALL-E mini; None when it is none of these.
 
     Args:
         path: File or folder.
@@ -36,12 +38,16 @@ def identify_early(path: Path, manifest: Manifest | None = None) -> Release | No
         WeightsError: One of these, but of a kind that is not supported.
     """
     if path.is_dir():
+        if found := dalle_mini.find(path) or _vqgan(path / dalle_mini.FLAX):
+            return found
         beside = ("open_clip_config.json", "config.json")
         return _clip(path) if any(_is_clip_config(path / name) for name in beside) else None
     if manifest is None:
         return None
-    if found := taming.release(path, manifest):
+    if found := taming.release(path, manifest) or _vqgan(path, manifest):
         return found
+    if dalle_mini.is_half(manifest):
+        return dalle_mini.find(path)
     for prefix in _WRAPPERS:
         shapes = manifest.under(prefix).shapes() if prefix else manifest.shapes()
         if "logit_scale" in shapes and any(key.startswith(("visual.", "vision_model.")) for key in shapes):
@@ -52,6 +58,17 @@ def identify_early(path: Path, manifest: Manifest | None = None) -> Release | No
             part = _part(path, "secondary", prefix, lambda s=shapes: guided_diffusion.secondary_config(s))
             return _release("secondary", {"secondary": part}, 256, 1)
     return _gan(path, manifest)
+
+
+def _vqgan(path: Path, manifest: Manifest | None = None) -> Release | None:
+    """A VQGAN of DALL-E mini's, on its own."""
+    if manifest is None and not path.is_file():
+        return None
+    part = dalle_mini.vqgan(path, manifest or read_manifest(path))
+    if part is None:
+        return None
+    factor = 2 ** (len(json.loads(part.config)["decoder"]["channels"]) - 1)
+    return _release("vqgan", {"codec": part}, 256, factor)
 
 
 def _gan(path: Path, manifest: Manifest) -> Release | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from mindseye.checkpoints import dalle_mini
 from mindseye.checkpoints.hub import WEIGHTS
 from mindseye.errors import MindseyeError, WeightsError
 
@@ -69,6 +70,8 @@ def is_unit(folder: Path) -> bool:
     if any((folder / name).is_file() for name in names):
         return True
     told = _config(folder)
+    if dalle_mini.lies_in(folder) or (folder / dalle_mini.FLAX).is_file():
+        return True
     return str(told.get("_class_name", "")).startswith("Autoencoder") or told.get("model_type") == "clip"
 
 

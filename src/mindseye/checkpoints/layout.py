@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "KERNEL",
+    "POINT",
     "SAME",
     "SQUEEZE",
     "TRANSPOSE",
@@ -45,12 +47,13 @@ class Op:
 
     Attributes:
         kind: ``transpose`` swaps the two axes; ``squeeze`` drops the last two axes, both 1 (a 1x1 convolution becomes
-            a linear layer); ``unsqueeze`` adds them.
+            a linear layer); ``unsqueeze`` adds them; ``kernel`` and ``point`` are Flax's, whose convolutions have
+            their channels last (``h w in out``), ``point`` being a 1x1 one that is a linear layer here.
         part: Which of ``of`` equal slices of our first axis it is.
         of: In how many tensors of theirs our tensor lies.
     """
 
-    kind: Literal["same", "transpose", "squeeze", "unsqueeze"] = "same"
+    kind: Literal["same", "transpose", "squeeze", "unsqueeze", "kernel", "point"] = "same"
     part: int = 0
     of: int = 1
 
@@ -66,7 +69,30 @@ class Op:
             return (*ours, 1, 1) if len(ours) == 2 else None
         if self.kind == "unsqueeze":
             return ours[:2] if len(ours) == 4 and ours[2:] == (1, 1) else None
+        if self.kind == "kernel":
+            return (*ours[2:], *ours[1::-1]) if len(ours) == 4 else None
+        if self.kind == "point":
+            return (1, 1, *ours[::-1]) if len(ours) == 2 else None
         return ours
+
+    @property
+    def turns(self) -> bool:
+        """Whether numbers lie in another order in theirs than in ours."""
+        return self.kind in ("transpose", "kernel", "point")
+
+    def ours(self, theirs: "Tensor") -> "Tensor":
+        """Their tensor as (a part of) ours: the way back of `view`."""
+        if self.kind == "transpose":
+            return theirs.t()
+        if self.kind == "squeeze":
+            return theirs.squeeze(-1).squeeze(-1)
+        if self.kind == "unsqueeze":
+            return theirs[:, :, None, None]
+        if self.kind == "kernel":
+            return theirs.permute(3, 2, 0, 1)
+        if self.kind == "point":
+            return theirs[0, 0].t()
+        return theirs
 
     def view(self, ours: "Tensor") -> "Tensor":
         """The part of our tensor that is theirs, in their shape; what is written to it is written to ours."""
@@ -78,6 +104,10 @@ class Op:
             return ours[:, :, None, None]
         if self.kind == "unsqueeze":
             return ours[:, :, 0, 0]
+        if self.kind == "kernel":
+            return ours.permute(2, 3, 1, 0)
+        if self.kind == "point":
+            return ours.t()[None, None]
         return ours
 
 
@@ -85,6 +115,8 @@ SAME = Op()
 TRANSPOSE = Op("transpose")
 SQUEEZE = Op("squeeze")
 UNSQUEEZE = Op("unsqueeze")
+KERNEL = Op("kernel")
+POINT = Op("point")
 
 
 def fuse(count: int) -> tuple[Op, ...]:
@@ -252,13 +284,7 @@ def convert(
         if key is None:
             missing.append(rule.theirs)
             continue
-        tensor = left.pop(key)
-        if rule.op.kind == "transpose":
-            tensor = tensor.t()
-        elif rule.op.kind == "squeeze":
-            tensor = tensor.squeeze(-1).squeeze(-1)
-        elif rule.op.kind == "unsqueeze":
-            tensor = tensor[:, :, None, None]
+        tensor = rule.op.ours(left.pop(key))
         slices.setdefault(rule.ours, [None] * rule.op.of)[rule.op.part] = tensor
     ignored = ignorable(ignore)
     unknown = sorted(key for key in left if not ignored(key))

@@ -143,7 +143,7 @@ def resolve_part(part: PartFile) -> tuple[nn.Module, Layout, Manifest, dict[str,
         KeysMismatch: Keys or shapes differ.
         WeightsError: A damaged file, or a network that this version does not have.
     """
-    whole = read_manifest(part.files)
+    whole = read_manifest(part.files, part.under)
     manifest = whole.under(part.prefix)
     network, layout = network_of(part, whole)
     ours = {key: tuple(value.shape) for key, value in network.state_dict().items()}
@@ -270,7 +270,7 @@ def assemble(
         wanted = dtype
     dense = memory_format if len(shape) == 4 else torch.contiguous_format
     rule, entry = places[0]
-    as_it_is = len(places) == 1 and rule.op.kind != "transpose" and wanted == dtype_of(entry)
+    as_it_is = len(places) == 1 and not rule.op.turns and wanted == dtype_of(entry)
     if as_it_is and torch.device(device).type == "cpu":
         tensor = files.tensor(entry).reshape(shape)
         if tensor.is_contiguous(memory_format=dense):

@@ -3,7 +3,8 @@
 A safetensors file begins with its table of contents: eight bytes of length, that much JSON, then the tensors. We read
 those few kilobytes by hand, without torch, so that a command line can say what a file is in milliseconds. Pickles
 (``.ckpt``, ``.bin``, ``.pt``) have no such table and are opened by ``torch.load(weights_only=True)``, memory mapped,
-which runs no code of the file's; one that asks for code is refused. TorchScript archives, which that function refuses
+which runs no code of the file's; one that asks for code is refused. Flax's files are walked over like the table of
+contents that they are (`mindseye.checkpoints.flax`). TorchScript archives, which that function refuses
 for being programs, are read for their tensors alone (`mindseye.checkpoints.torchscript`). Sharded files are their index
 and all the files it names. What a file is is decided by its first bytes, never its name.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from mindseye.checkpoints.flax import arrays, is_flax
 from mindseye.checkpoints.torchscript import is_torchscript, read_torchscript
 from mindseye.errors import WeightsError, WeightsMissing
 
@@ -108,11 +110,12 @@ class Manifest(Mapping[str, Entry]):
         return {key: entry.shape for key, entry in self.entries.items()}
 
 
-def read_manifest(path: Path | Sequence[Path]) -> Manifest:
+def read_manifest(path: Path | Sequence[Path], under: Sequence[str] = ()) -> Manifest:
     """What is in a file, in several, or in those that an index (``*.index.json``) names.
 
     Args:
-        path: A ``.safetensors``, a pickle, an index; or several files whose keys are put together.
+        path: A ``.safetensors``, a pickle, an index, a Flax file; or several whose keys are put together.
+        under: What is put before the keys of each of several files; nothing when empty.
 
     Raises:
         WeightsMissing: A file is not there, a shard that the index names included.
@@ -122,12 +125,14 @@ def read_manifest(path: Path | Sequence[Path]) -> Manifest:
     entries: dict[str, Entry] = {}
     files: list[Path] = []
     metadata: dict[str, str] = {}
-    for each in paths:
+    for number, each in enumerate(paths):
         if each.name.endswith(".json"):
             found, names, about = _index(each)
         else:
             found, about = _one(each)
             names = (each,)
+        if under:
+            found = {f"{under[number]}{key}": entry for key, entry in found.items()}
         for key in found:
             if key in entries:
                 raise WeightsError(f"{each} and {entries[key].file} both hold {key}")
@@ -188,6 +193,9 @@ def _one(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
             if _name(value) in BYTES
         }
         return entries, about
+    if not table and is_flax(start):
+        found = arrays(path)
+        return {each.name: Entry(each.shape, each.dtype, path, each.name, each.offset) for each in found}, {}
     return _safetensors(path, start)
 
 

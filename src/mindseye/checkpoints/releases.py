@@ -59,7 +59,7 @@ class Family:
     pads: Mapping[str, int | None]
 
 
-EARLY = ("vqgan", "biggan", "gan", "adm", "secondary", "clip")
+EARLY = ("vqgan", "biggan", "gan", "adm", "secondary", "clip", "dalle-mini")
 """Families of networks on their own: what they listen to, and how they are painted with, is the card's business."""
 
 FAMILIES: Mapping[str, Family] = {
@@ -87,6 +87,7 @@ class PartFile:
         prefix: What comes before all its keys in the files.
         config: JSON of our network's Config.
         values: Our tensors that the files do not hold, each as its numbers, one standing for all.
+        under: What is put before the keys of each file, where several files have the same ones; () = nothing.
     """
 
     files: tuple[Path, ...]
@@ -94,6 +95,7 @@ class PartFile:
     prefix: str = ""
     config: str = "{}"
     values: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    under: tuple[str, ...] = ()
 
 
 @final

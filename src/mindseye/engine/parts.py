@@ -102,6 +102,10 @@ def _vocabulary(source: Vocabulary) -> Any:
         from mindseye.text.bert_tokenizer import BertTokenizer
 
         return BertTokenizer.from_file(source.folder or Path(), source.length)
+    if source.kind == "bart":
+        from mindseye.text.bart_tokenizer import BartTokenizer
+
+        return BartTokenizer.read(source.folder or Path(), source.length)
     try:
         if source.folder is None:
             return Tokenizer.packaged(source.length, source.pad)

@@ -12,7 +12,8 @@ whoever models tokens uses `to_ids` and `from_ids`.
 Where we deviate: ``patch`` folds the picture before the first convolution as in the KL autoencoder; ``unit`` puts
 vectors and codes on the unit sphere (ViT-VQGAN: Yu et al. 2022, arXiv:2110.04627), where few of them die; the Gumbel
 variant takes the most likely code unless it is given a generator; and where attention stands is a property of the
-levels, as it is in taming-transformers' weights, although its configuration speaks of resolutions.
+levels, as it is in taming-transformers' weights, although its configuration speaks of resolutions. Some were published
+for pictures in [0, 1] (``positive``), or without an encoder (``encoder`` = None): both are DALL-E mini's.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mindseye.errors import WeightsError
 from mindseye.networks import vae
 from mindseye.networks.vae import EPS, Tower
 from mindseye.nn.attention import Attention
@@ -39,7 +41,7 @@ class Config:
     """Shape of a `VQGAN`.
 
     Attributes:
-        encoder: Tower from pictures to vectors.
+        encoder: Tower from pictures to vectors; None = there is none, and codes can only be turned into pictures.
         decoder: Tower from vectors to pictures; as many levels as the encoder.
         codes: Size of the codebook.
         code_channels: Channels of a code.
@@ -49,9 +51,10 @@ class Config:
         unit: Whether vectors and codes have length 1; of "nearest" only.
         patch: Side of the squares folded into channels before the first convolution; 1 = none.
         groups: Groups of every GroupNorm.
+        positive: Whether the towers were trained on pictures in [0, 1]; ours are turned to theirs and back.
     """
 
-    encoder: Tower
+    encoder: Tower | None
     decoder: Tower
     codes: int
     code_channels: int
@@ -61,20 +64,21 @@ class Config:
     unit: bool = False
     patch: int = 1
     groups: int = 32
+    positive: bool = False
 
     def __post_init__(self) -> None:
         if self.quantizer not in ("nearest", "gumbel"):
             raise ValueError(f'a quantizer is "nearest" or "gumbel", not {self.quantizer!r}')
         if self.unit and self.quantizer != "nearest":
             raise ValueError("only the nearest code can be sought on the unit sphere")
-        if any(not 0 <= level < len(self.encoder.channels) for level in self.attention):
-            raise ValueError(f"there are {len(self.encoder.channels)} levels, not {self.attention}")
+        if any(not 0 <= level < len(self.decoder.channels) for level in self.attention):
+            raise ValueError(f"there are {len(self.decoder.channels)} levels, not {self.attention}")
 
     @property
     def towers(self) -> vae.Config:
         """The autoencoder that the towers are taken from."""
         return vae.Config(
-            encoder=self.encoder,
+            encoder=self.encoder or self.decoder,
             decoder=self.decoder,
             latent_channels=self.z_channels,
             patch=self.patch,
@@ -156,13 +160,15 @@ class VQGAN(nn.Module):
         super().__init__()
         self.config = config
         self.factor: int = config.factor
-        self.encoder = vae.Encoder(config.towers)
+        self.encoder: vae.Encoder | None = None
         self.decoder = vae.Decoder(config.towers)
-        # A mean alone, where the KL autoencoder has a variance, too.
-        self.encoder.conv_out = Conv2d(self.encoder.norm_out.num_channels, config.z_channels, 3, padding=1)
-        _attending(self.encoder, config.encoder, config)
+        if config.encoder is not None:
+            self.encoder = vae.Encoder(config.towers)
+            # A mean alone, where the KL autoencoder has a variance, too.
+            self.encoder.conv_out = Conv2d(self.encoder.norm_out.num_channels, config.z_channels, 3, padding=1)
+            _attending(self.encoder, config.encoder, config)
+            self.quant_conv = Conv2d(config.z_channels, config.code_channels, 1)
         _attending(self.decoder, config.decoder, config)
-        self.quant_conv = Conv2d(config.z_channels, config.code_channels, 1)
         self.post_quant_conv = Conv2d(config.code_channels, config.z_channels, 1)
         self.quantizer = (
             GumbelQuantizer(config.codes, config.code_channels)
@@ -180,10 +186,14 @@ class VQGAN(nn.Module):
 
         Raises:
             ValueError: A side is no multiple of ``factor``.
+            WeightsError: It was published without an encoder.
         """
+        if self.encoder is None:
+            raise WeightsError("these codes were published without an encoder: no picture can be turned into them")
         height, width = pixels.shape[2:]
         if height % self.factor or width % self.factor:
             raise ValueError(f"sides must be multiples of {self.factor}, not {width}x{height}")
+        pixels = (pixels + 1) / 2 if self.config.positive else pixels
         folded = pixels if self.config.patch == 1 else F.pixel_unshuffle(pixels, self.config.patch)
         z = self.quant_conv(self.encoder(folded))
         return F.normalize(z, dim=1) if self.config.unit else z
@@ -206,7 +216,8 @@ class VQGAN(nn.Module):
     def decode(self, z: Latents) -> Pixels:
         """Pictures in about [-1, 1] (not clamped) from vectors, quantised or not."""
         folded = self.decoder(self.post_quant_conv(z))
-        return folded if self.config.patch == 1 else F.pixel_shuffle(folded, self.config.patch)
+        pixels = folded if self.config.patch == 1 else F.pixel_shuffle(folded, self.config.patch)
+        return 2 * pixels - 1 if self.config.positive else pixels
 
     def to_ids(self, pixels: Pixels) -> Int[Tensor, "B N"]:
         """Ids of the codes, row by row."""

@@ -1,4 +1,4 @@
-"""Frozen encodings, made once: what a frozen network says of every example, as a memory-mapped half-precision array.
+"""Frozen encodings, made once: what a frozen network says of every example, as a memory-mapped array of small numbers.
 
 The file's name carries the hashes of the network's weights and of what went in, so a better autoencoder or another
 corpus never meets encodings of the old one.
@@ -29,13 +29,7 @@ def fingerprint(*files: Path) -> str:
 
 
 def encode_all(
-    path: Path,
-    count: int,
-    encode: Callable[[int, int], Tensor],
-    *,
-    stage: str,
-    size: int = 128,
-    dtype: type[np.generic] = np.float16,
+    path: Path, count: int, encode: Callable[[int, int], Tensor], *, stage: str, size: int = 128, kind: Any = np.float16
 ) -> Steps[NDArray[Any]]:
     """``encode(start, stop)`` over ``count`` examples, kept at ``path``.
 
@@ -45,16 +39,16 @@ def encode_all(
         encode: rows ``start`` to ``stop`` to a tensor of as many rows.
         stage: what the progress is called.
         size: rows at a time.
-        dtype: what is kept: half precision, or whole numbers for ids.
+        kind: numpy's dtype of what is kept: half precision, or `np.int16` for ids below 32,768.
     """
     if not path.exists():
         part = path.with_suffix(f".part{os.getpid()}.npy")
         store: NDArray[Any] | None = None
         for start in range(0, count, size):
             with torch.no_grad():
-                rows = encode(start, min(start + size, count)).cpu().float().numpy().astype(dtype)
+                rows = encode(start, min(start + size, count)).cpu().numpy().astype(kind)
             if store is None:
-                store = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=(count, *rows.shape[1:]))
+                store = np.lib.format.open_memmap(part, mode="w+", dtype=kind, shape=(count, *rows.shape[1:]))
             store[start : start + len(rows)] = rows
             yield Progress(stage, start, count, tuple)
         if store is not None:

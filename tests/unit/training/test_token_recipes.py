@@ -14,16 +14,15 @@ from mindseye.data.glyphs import SIDE, Corpus, IconRow, share
 from mindseye.data.iconsets import ICON_SETS
 from mindseye.data.scenes import paint
 from mindseye.networks import nuwa_infinity, parti
-from mindseye.networks.direction import DIRECTIONS
+from mindseye.networks.direction import DIRECTIONS, plan
 from mindseye.networks.vae import Tower
 from mindseye.networks.vqgan import VQGAN, Config
 from mindseye.request import drain
-from mindseye.training.pictures import training_pictures
 from mindseye.training.recipe import Workshop, override
 from mindseye.training.recipes import nuwa
-from mindseye.training.recipes.nuwa import CanvasFeed, PatchByPatch, nuwa_pocket
-from mindseye.training.recipes.parti import parti_pocket
-from mindseye.training.tokens import TokenFeed, no_text, tokens_of, words
+from mindseye.training.recipes.nuwa import CanvasFeed, PatchByPatch, Planned, nuwa_pocket
+from mindseye.training.recipes.parti import parti_pocket, read, words
+from mindseye.training.tokens import TokenFeed
 from mindseye.training.trainer import train
 
 WORDS = Path(__file__).parents[3] / "src" / "mindseye" / "pocket" / "bpe-pocket.json"
@@ -63,18 +62,6 @@ def workshop(tmp_path, codec):
     )
 
 
-def test_a_batch_is_pictures_and_their_captions(workshop, codec):
-    rendered = drain(training_pictures(workshop))
-    feed = drain(tokens_of(workshop, rendered))
-    batch = feed.batch(3, 8)
-    assert batch["ids"].shape == (8, 256) and batch["text"].shape == (8, 32)
-    assert all(torch.equal(batch[key], feed.batch(3, 8)[key]) for key in batch)
-    spelled = {caption: words(workshop).encode([caption])[0][0].tolist() for caption in set(rendered.captions)}
-    pictures = {tuple(ids.tolist()): caption for ids, caption in zip(feed.ids, rendered.captions, strict=True)}
-    for ids, text in zip(batch["ids"], batch["text"], strict=True):
-        assert spelled[pictures[tuple(ids.tolist())]] == text.tolist()
-
-
 def test_the_pockets_read_the_packaged_words(workshop):
     spelling = words(workshop)
     for text in (parti.POCKET.text, nuwa_infinity.POCKET.text):
@@ -84,7 +71,7 @@ def test_the_pockets_read_the_packaged_words(workshop):
 def test_every_third_step_shows_strips():
     def feed(value, width):
         count = np.arange(12)
-        return TokenFeed(np.full((12, width), value), torch.zeros(1, 4, dtype=torch.long), count * 0, count)
+        return TokenFeed(np.full((12, width), value, np.int16), np.zeros((1, 4), np.int32), count * 0, count)
 
     both = CanvasFeed(feed(1, 4), feed(2, 4))
     seen = [both.batch(step, 2) for step in range(6)]
@@ -120,7 +107,7 @@ def test_strips_are_of_the_training_stream():
 
 def test_every_direction_is_trained(workshop):
     config = replace(nuwa_infinity.POCKET, width=12, heads=2, hidden=8, layers=1)
-    objective = PatchByPatch(nuwa_infinity.NUWAInfinity(config), no_text(workshop))
+    objective = PatchByPatch(nuwa_infinity.NUWAInfinity(config), read(words(workshop), [""]))
     objective.reseed(0)
     orders = [objective.draw_plan(2, 2).order for _ in range(120)]
     assert len({order[0] for order in orders}) == 4
@@ -129,7 +116,7 @@ def test_every_direction_is_trained(workshop):
     assert orders[:5] == [objective.draw_plan(2, 2).order for _ in range(5)]
     batch = {
         "ids": torch.randint(1024, (2, 256), generator=torch.Generator().manual_seed(0)),
-        "text": no_text(workshop).expand(2, -1),
+        "text": read(words(workshop), [""]).expand(2, -1),
         "patches": torch.tensor([[1, 4], [1, 4]]),
     }
     objective.reseed(1)
@@ -138,6 +125,19 @@ def test_every_direction_is_trained(workshop):
     objective.reseed(1)
     assert objective(batch).total == loss.total
     assert list(objective.parts()) == ["nuwa-pocket"]
+
+
+def test_logits_come_back_row_by_row():
+    config = replace(nuwa_infinity.POCKET, width=12, heads=2, hidden=8, layers=1, patch=2, codes=11)
+    torch.manual_seed(0)
+    network = nuwa_infinity.NUWAInfinity(config).requires_grad_(False)
+    planned = Planned(network)
+    planned.plan = plan(1, 2, "right")
+    text, ids = torch.zeros(1, 4, dtype=torch.long), torch.randint(11, (1, 8))
+    ordered = nuwa_infinity.to_patches(ids, planned.plan, 2)
+    wanted, found = network(text, ordered, planned.plan)[1], planned(text, ids)[1]
+    # Two rows of four; the right patch comes first.
+    assert torch.equal(found[0, [2, 3, 6, 7]], wanted[0, :4]) and torch.equal(found[0, [0, 1, 4, 5]], wanted[0, 4:])
 
 
 @pytest.mark.slow
@@ -152,4 +152,4 @@ def test_two_steps_of_each(workshop, tmp_path, recipe, monkeypatch):
     for path in files.values():
         assert path.stat().st_size / 2 < 8_000_000
         load_part(path)
-    assert (tmp_path / "run" / "metrics.jsonl").read_text().count("image_bits") >= 2
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count("bits") >= 2

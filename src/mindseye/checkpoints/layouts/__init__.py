@@ -3,6 +3,7 @@
 from mindseye.checkpoints.layout import Layout
 from mindseye.checkpoints.layouts import (
     compvis,
+    dalle_mini,
     diffusers,
     guided_diffusion,
     ldm_bert,
@@ -22,6 +23,7 @@ CLIP = "mindseye.networks.clip:CLIP"
 BERT = "mindseye.networks.bert:Bert"
 TINY = "mindseye.networks.taesd:TinyAutoencoder"
 VQGAN = "mindseye.networks.vqgan:VQGAN"
+BART = "mindseye.networks.bart:Bart"
 ADM = "mindseye.networks.adm:ADM"
 SECONDARY = "mindseye.networks.secondary:Secondary"
 READERS = {
@@ -47,6 +49,10 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("taesd-diffusers", TINY, taesd.diffusers_rules),
     Layout("openai-clip", CLIP, openai_clip.clip_rules, lambda _: openai_clip.IGNORE),
     Layout("taming-vqgan", VQGAN, taming.vqgan_rules, lambda _: taming.IGNORE),
+    Layout("vqgan-jax", VQGAN, dalle_mini.flax_vqgan_rules),
+    Layout("min-dalle-detoker", VQGAN, dalle_mini.detoker_rules),
+    Layout("min-dalle", BART, dalle_mini.min_dalle_rules, lambda _: dalle_mini.IGNORE),
+    Layout("dalle-mini-flax", BART, dalle_mini.flax_rules),
     Layout("guided-diffusion", ADM, guided_diffusion.adm_rules),
     Layout("secondary", SECONDARY, guided_diffusion.secondary_rules),
 )

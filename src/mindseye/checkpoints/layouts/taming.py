@@ -97,7 +97,7 @@ def release(path: Path, manifest: Manifest) -> Release | None:
 
 
 def vqgan_rules(config: "Config") -> Iterator[Rule]:
-    """The VQGAN, either quantizer."""
+    """The VQGAN, either quantizer, with or without an encoder."""
 
     def placed(found: re.Match[str]) -> str:
         """Attention follows each residual block in our sequence, and stands in one of its own in theirs."""
@@ -105,8 +105,11 @@ def vqgan_rules(config: "Config") -> Iterator[Rule]:
         return f"{name}.levels.{level}.blocks.{2 * block if level in config.attention else block}."
 
     for rule in compvis.vae_rules(config.towers):
-        yield replace(rule, ours=_LEVEL.sub(placed, rule.ours))
+        if config.encoder is not None or not rule.ours.startswith(("encoder.", "quant_conv.")):
+            yield replace(rule, ours=_LEVEL.sub(placed, rule.ours))
     for name, tower, direction in (("encoder", config.encoder, "down"), ("decoder", config.decoder, "up")):
+        if tower is None:
+            continue
         for level in config.attention:
             for block in range(tower.blocks[level]):
                 theirs = f"{name}.{direction}.{level}.attn.{block}"

@@ -6,6 +6,7 @@ from typing import Final
 from mindseye.training.recipe import Craft, Recipe
 from mindseye.training.recipes.adm import adm_pocket
 from mindseye.training.recipes.clip import bpe_pocket, clip_pocket, clip_rn_pocket
+from mindseye.training.recipes.dalle_mini import dalle_mini_pocket
 from mindseye.training.recipes.gan import biggan_pocket, dcgan_pocket, textgan_pocket
 from mindseye.training.recipes.nuwa import nuwa_pocket
 from mindseye.training.recipes.parti import parti_pocket
@@ -27,6 +28,7 @@ RECIPES: Final[dict[str, Callable[[], Recipe | Craft]]] = {
     "textgan-pocket": textgan_pocket,
     "vqgan-pocket": vqgan_pocket,
     "adm-pocket": adm_pocket,
+    "dalle-mini-pocket": dalle_mini_pocket,
     "pix2pix-pocket": pix2pix_pocket,
     "cyclegan-pocket": cyclegan_pocket,
     "parti-pocket": parti_pocket,

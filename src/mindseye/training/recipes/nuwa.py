@@ -7,6 +7,7 @@ With a data set of one's own there are no strips: those are the corpus'.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, final
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mindseye.autoregression import NextToken, bits
+from mindseye.autoregression import NextToken
 from mindseye.codec import TokenCodec
 from mindseye.data.glyphs import Corpus
 from mindseye.data.scenes import paint
@@ -26,12 +27,12 @@ from mindseye.pictures import sheet
 from mindseye.pixels import to_images
 from mindseye.request import Request, Steps, drain
 from mindseye.systems.nuwa import NUWAInfinity as System
-from mindseye.training.encodings import encode_all, fingerprint
+from mindseye.training.encodings import distinct, encode_all, fingerprint
 from mindseye.training.feeds import to_pixels
-from mindseye.training.pictures import training_pictures
 from mindseye.training.recipe import Every, Feed, Optimizer, Recipe, Workshop
+from mindseye.training.recipes.parti import CODEC, read, words
 from mindseye.training.recipes.stable_diffusion import PROMPTS
-from mindseye.training.tokens import CODEC, TokenFeed, held_out_tokens, no_text, spelled, tokens_of, words
+from mindseye.training.tokens import TokenFeed, gather_tokens, token_scores
 
 __all__ = ["CanvasFeed", "PatchByPatch", "nuwa_pocket"]
 
@@ -70,18 +71,19 @@ class CanvasFeed:
 
 @final
 class Planned(nn.Module):
-    """A network that has been told the plan of the canvas; `NextToken` knows none."""
+    """A network that was told the plan of the canvas, and so a `mindseye.autoregression.Predictor`."""
 
     def __init__(self, network: NUWAInfinity) -> None:
         super().__init__()
         self.network = network
-        self.plan = plan(1, 1, reach=network.config.reach)
+        self.plan = plan(2, 2, reach=network.config.reach)
 
-    def forward(
-        self, text: Int[Tensor, "B L"], ids: Int[Tensor, "B N"]
-    ) -> tuple[Float[Tensor, "B T V"] | None, Float[Tensor, "B N K"]]:
-        """The network's."""
-        return self.network(text, ids, self.plan)
+    def forward(self, text: Int[Tensor, "B L"], ids: Int[Tensor, "B N"]) -> tuple[None, Float[Tensor, "B N K"]]:
+        """The network's answer about tokens that come row by row."""
+        every = torch.arange(ids.shape[1], device=ids.device)[None]
+        order = to_patches(every, self.plan, self.network.config.patch)[0]
+        _, logits = self.network(text, ids[:, order], self.plan)
+        return None, logits[:, order.argsort()]
 
 
 @final
@@ -116,13 +118,11 @@ class PatchByPatch(Objective):
         """As `NextToken`; ``batch["patches"]`` is the same for all rows."""
         rows, columns = batch["patches"][0].tolist()
         self.planned.plan = self.draw_plan(rows, columns)
-        ids = to_patches(batch["ids"], self.planned.plan, self.planned.network.config.patch)
-        return self.told({"text": batch["text"], "ids": ids}, turn)
+        return self.told(batch, turn)
 
 
 def _feed(workshop: Workshop) -> Steps[Feed]:
-    rendered = yield from training_pictures(workshop)
-    pictures = yield from tokens_of(workshop, rendered)
+    pictures = yield from gather_tokens(workshop, CODEC, partial(read, words(workshop)))
     if workshop.data is not None:
         return CanvasFeed(pictures, None)
     return CanvasFeed(pictures, (yield from _strips(workshop, STRIPS)))
@@ -139,14 +139,15 @@ def _strips(workshop: Workshop, count: int) -> Steps[TokenFeed]:
         return codec.to_ids(to_pixels(np.stack(painted)))
 
     seen = fingerprint(workshop.part_files(CODEC))
-    path = workshop.cache / "encodings" / f"codes-strips-{count}x{THINGS}-{seen}.npy"
-    ids = yield from encode_all(path, count, encode, stage="encode strips", dtype=np.int32)
-    text, where = spelled(workshop, [scene.caption for scene in scenes])
+    path = workshop.cache / "encodings" / f"ids-{CODEC}-strips-{count}x{THINGS}-{seen}.npy"
+    ids = yield from encode_all(path, count, encode, stage="encode strips", kind=np.int16)
+    captions, where = distinct([scene.caption for scene in scenes])
+    text = read(words(workshop), captions).numpy().astype(np.int32)
     return TokenFeed(ids, text, where, np.arange(count), seed=1)
 
 
 def _objective(workshop: Workshop) -> PatchByPatch:
-    return PatchByPatch(NUWAInfinity(POCKET), no_text(workshop))
+    return PatchByPatch(NUWAInfinity(POCKET), read(words(workshop), [""]))
 
 
 def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:
@@ -165,13 +166,8 @@ def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:
 
 
 def _scores(workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
-    """Bits a token of held-out pictures, drawn from the top left."""
-    text, ids = held_out_tokens(workshop)
-    planned = Planned(parts[NAME])
-    planned.plan = plan(2, 2, reach=parts[NAME].config.reach)
-    ids = to_patches(ids, planned.plan, parts[NAME].config.patch)
-    found = [bits(planned, *pair) for pair in zip(text.split(32), ids.split(32), strict=True)]
-    return {"image_bits": float(torch.cat(found).mean())}
+    """Held-out loss in bits a token from the top left, and what the text is worth of it."""
+    return token_scores(workshop, Planned(parts[NAME]), CODEC, partial(read, words(workshop)))
 
 
 def nuwa_pocket() -> Recipe:

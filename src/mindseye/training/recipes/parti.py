@@ -4,37 +4,46 @@ Next-token cross-entropy; one caption in ten is replaced by none, so that guidan
 made once and cached, so a step costs what the network costs. Left out of the paper: its encoder was warmed up on text.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from mindseye.autoregression import NextToken, bits
+from mindseye.autoregression import NextToken
 from mindseye.networks.parti import POCKET, Parti
 from mindseye.noise import Noise
 from mindseye.pictures import sheet
 from mindseye.pixels import to_images
 from mindseye.request import Request, Steps, drain
+from mindseye.shapes import Ids
 from mindseye.systems.parti import Parti as System
-from mindseye.training.pictures import training_pictures
+from mindseye.text.tokenizer import Tokenizer
 from mindseye.training.recipe import Every, Feed, Optimizer, Recipe, Workshop
 from mindseye.training.recipes.stable_diffusion import PROMPTS
-from mindseye.training.tokens import CODEC, held_out_tokens, no_text, tokens_of, words
+from mindseye.training.tokens import gather_tokens, token_scores
 
-__all__ = ["parti_pocket"]
+__all__ = ["CODEC", "parti_pocket", "read", "words"]
 
-NAME = "parti-pocket"
+NAME: Final = "parti-pocket"
+CODEC: Final = "vqgan-pocket"
+"""Whose tokens are written; vit-vqgan-pocket has as many, of as many codes."""
+
+
+def words(workshop: Workshop) -> Tokenizer:
+    """What spells captions: the corpus' longest has 30 ids of the 32 that are read."""
+    return Tokenizer.from_file(workshop.part_files("bpe-pocket"), POCKET.text.length)
+
+
+def read(tokenizer: Tokenizer, texts: Sequence[str]) -> Ids:
+    """Ids of texts, what is too long left out."""
+    return tokenizer.encode(texts)[0]
 
 
 def _feed(workshop: Workshop) -> Steps[Feed]:
-    rendered = yield from training_pictures(workshop)
-    return (yield from tokens_of(workshop, rendered))
+    return (yield from gather_tokens(workshop, CODEC, partial(read, words(workshop))))
 
 
 def _objective(workshop: Workshop) -> NextToken:
-    return NextToken(Parti(POCKET), name=NAME, null_text=no_text(workshop))
+    return NextToken(Parti(POCKET), name=NAME, null_text=read(words(workshop), [""]))
 
 
 def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:
@@ -48,15 +57,8 @@ def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:
 
 
 def _scores(workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
-    """Bits a token of held-out pictures: with their captions, and without."""
-    text, ids = held_out_tokens(workshop)
-    said = {"image_bits": text, "image_bits_untold": no_text(workshop).expand_as(text)}
-    return {name: float(_bits(parts[NAME], each, ids).mean()) for name, each in said.items()}
-
-
-def _bits(network: Parti, text: Int[Tensor, "B L"], ids: Int[Tensor, "B N"]) -> Float[Tensor, "B"]:
-    """Some at a time."""
-    return torch.cat([bits(network, *pair) for pair in zip(text.split(32), ids.split(32), strict=True)])
+    """Held-out loss in bits a token, and what the text is worth of it."""
+    return token_scores(workshop, parts[NAME], CODEC, partial(read, words(workshop)))
 
 
 def parti_pocket() -> Recipe:
