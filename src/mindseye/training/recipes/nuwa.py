@@ -161,7 +161,7 @@ def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:
     for prompt in STRIP_PROMPTS:
         request = Request(prompt=prompt, size=(2 * THINGS * SIDE, SIDE), seed=0, steps=1, guidance=3.0)
         strip = drain(system.synthesize(request, system.Options(top_k=128, direction="left"), Noise([0])))
-        images += to_images(torch.cat(strip.unflatten(3, (4, 2 * SIDE)).unbind(3)))
+        images += to_images(torch.cat(strip.unflatten(3, (2 * THINGS, SIDE)).unbind(3)))
     return sheet(images)
 
 
