@@ -30,6 +30,7 @@ from mindseye.data.scenes import (
     relation_scene,
     row_scene,
     single_scene,
+    strip_scene,
 )
 from mindseye.data.shapes import SHAPES
 from mindseye.errors import DataError, Missing
@@ -247,6 +248,25 @@ class Corpus:
     def ref(self, row: int) -> IconRef:
         """The words and place of an icon."""
         return IconRef(row=row, label=self.rows[row].label, tone=self.rows[row].tone)
+
+    def strip(self, index: int, things: int = 4, seed: int = 0) -> Scene:
+        """A wide scene of so many things in a row, of the same or of several kinds, all of the training stream."""
+        rng = np.random.default_rng([seed, index, 1_000_033])
+        same = rng.random() < 0.7
+        if rng.random() < 0.4 or not self._by_set:
+            chosen: list[Thing] = []
+            while len(chosen) < (1 if same else things):
+                thing = self._shape(rng)
+                if share(f"shape:{thing.words}") >= 0.04:
+                    chosen.append(thing)
+            style = ""
+        else:
+            key = list(self._by_set)[int(rng.integers(len(self._by_set)))]
+            members, styles = self._by_set[key], self.styles[key]
+            style = styles[int(rng.integers(len(styles)))]
+            picked = rng.integers(0, len(members), 1 if same else things)
+            chosen = [Thing(icon=self.ref(members[int(each)])) for each in picked]
+        return strip_scene(rng, chosen * things if same else chosen, style=style)
 
     def _draw(self, rng: np.random.Generator) -> Scene | None:
         kind = rng.random()

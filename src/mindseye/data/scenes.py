@@ -27,6 +27,7 @@ __all__ = [
     "relation_scene",
     "row_scene",
     "single_scene",
+    "strip_scene",
 ]
 
 Relation = Literal["left of", "right of", "above", "below", "next to"]
@@ -78,7 +79,7 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A thing at a place: centre and radius as shares of the picture's side, turn in degrees."""
+    """A thing at a place: centre and radius as shares of the picture's height, turn in degrees."""
 
     thing: Thing
     x: float
@@ -159,6 +160,22 @@ def row_scene(rng: np.random.Generator, things: Sequence[Thing], *, style: str =
     return _with_background(rng, caption, placed, style)
 
 
+def strip_scene(rng: np.random.Generator, things: Sequence[Thing], *, style: str = "") -> Scene:
+    """A wide row, as many times wider than high as there are things: "a row of red stars", or each by its name."""
+    placed = []
+    for place, thing in enumerate(things):
+        radius = rng.uniform(0.3, 0.42) if thing.icon is None else rng.uniform(0.4, 0.46)
+        slack = 0.48 - radius
+        x, y = 0.5 + place + rng.uniform(-slack, slack), 0.5 + rng.uniform(-slack, slack)
+        placed.append(Placed(thing=thing, x=float(x), y=float(y), radius=float(radius), turn=_turn(rng, thing)))
+    if all(thing == things[0] for thing in things):
+        caption = f"a row of {plural(things[0].words)}"
+    else:
+        names = [with_article(thing.words) for thing in things]
+        caption = f"a row of {', '.join(names[:-1])} and {names[-1]}"
+    return _with_background(rng, caption, tuple(placed), style)
+
+
 def plural(words: str) -> str:
     """A plural good enough for captions."""
     head, _, tail = words.partition(" with ")
@@ -201,18 +218,19 @@ def _with_background(
     )
 
 
-def paint(scene: Scene, icons: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The picture of a scene: ``size x size x 3`` bytes.
+def paint(scene: Scene, icons: NDArray[np.uint8], size: int, width: int | None = None) -> NDArray[np.uint8]:
+    """The picture of a scene: ``size x width x 3`` bytes.
 
     Args:
         scene: what to paint.
         icons: ``N side side 4`` rows of straight-alpha RGBA.
-        size: the picture's side in pixels.
+        size: the picture's height in pixels.
+        width: its width; as its height when None.
     """
     from PIL import Image, ImageOps
 
     base = np.clip(np.array(COLOURS[scene.background]) + scene.jitter, 0, 255)
-    canvas = Image.new("RGB", (size, size), (int(base[0]), int(base[1]), int(base[2])))
+    canvas = Image.new("RGB", (width or size, size), (int(base[0]), int(base[1]), int(base[2])))
     for placed in scene.things:
         thing = placed.thing
         if thing.icon is None:

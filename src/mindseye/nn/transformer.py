@@ -1,4 +1,4 @@
-"""The pre-norm transformer block and the stack of it.
+"""The pre-norm transformer block, the stack of it, and the block that also reads another sequence.
 
 Attention and a two-layer perceptron, each behind a LayerNorm and added to what came in (Vaswani et al. 2017,
 arXiv:1706.03762, in the order of GPT-2). Queries, keys and values come from one fused projection, as the releases that
@@ -8,7 +8,8 @@ The releases compute LayerNorm in float32 by hand when weights are half; torch's
 nothing special is done here.
 """
 
-from typing import Literal, final
+from collections.abc import Callable, Iterable
+from typing import Literal, TypeAlias, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,6 +26,17 @@ def quick_gelu(x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
     """The cheap approximation of GELU in OpenAI's CLIP: x times sigmoid of 1.702 x (Hendrycks & Gimpel 2016)."""
     return x * torch.sigmoid(1.702 * x)
 
+
+Look: TypeAlias = Callable[
+    [Float[Tensor, "B N HD"], Float[Tensor, "B N HD"], Float[Tensor, "B N HD"]], Float[Tensor, "B N HD"]
+]
+"""What a sequence sees of itself: from queries, keys and values to what was attended to. Causal, over a cache, in a
+neighbourhood: the block does not care."""
+
+KeysValues: TypeAlias = (
+    tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]] | tuple[Float[Tensor, "B H M d"], Float[Tensor, "B H M d"]]
+)
+"""As `attend` takes them: of one piece, or split into heads."""
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": nn.functional.gelu, "tanh": torch.tanh}
 
@@ -85,11 +97,84 @@ class Block(nn.Module):
 
 
 @final
+class CrossBlock(nn.Module):
+    """x + self-attention, + attention to a memory, + perceptron, each of them behind a norm.
+
+    The decoder's block of Vaswani et al. 2017 in the order of GPT-2. How the sequence sees itself is an argument
+    (`Look`), and the memory's keys and values are made once for all steps by `remember`.
+
+    Args:
+        width: channels.
+        heads: attention heads; divides `width`.
+        hidden: channels inside the perceptron; 4 x `width` if not given.
+        activation: the perceptron's curve.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int | None = None, activation: Activation = "gelu") -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        hidden = hidden or 4 * width
+        self.heads, self.activate = heads, ACTIVATIONS[activation]
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.memory_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.memory = nn.Linear(width, 2 * width)
+        self.read = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def remember(self, memory: Float[Tensor, "B M D"]) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]]:
+        """The memory's keys and values."""
+        keys, values = self.memory(memory).chunk(2, dim=-1)
+        return keys, values
+
+    def forward(
+        self,
+        x: Float[Tensor, "B N D"],
+        look: Look,
+        memory: KeysValues,
+        mask: Bool[Tensor, "B M"] | None = None,
+    ) -> Float[Tensor, "B N D"]:
+        """One step of refinement.
+
+        Args:
+            x: the sequence, or the part of it that is new.
+            look: what it sees of itself.
+            memory: what `remember` made, or a cache of it.
+            mask: True where a place of the memory counts.
+        """
+        q, k, v = self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
+        x = x + self.out(look(q, k, v))
+        x = x + self.read(attend(self.query(self.memory_norm(x)), *memory, heads=self.heads, mask=mask))
+        return x + self.down(self.activate(self.up(self.mlp_norm(x))))
+
+
+@torch.no_grad()
+def start(blocks: Iterable[nn.Module]) -> None:
+    """Starting weights of all blocks of a stack, as in GPT-2 and CLIP's text tower.
+
+    Normal, with a deviation that shrinks with the width and, for what is added to the residual stream, with the depth;
+    biases start at zero.
+    """
+    blocks = list(blocks)
+    for block in blocks:
+        (width,) = block.get_parameter("out.bias").shape
+        deep = width**-0.5 * (2 * len(blocks)) ** -0.5
+        scales = {"out": deep, "read": deep, "down": deep, "up": (2 * width) ** -0.5}
+        for name, linear in block.named_children():
+            if isinstance(linear, nn.Linear):
+                nn.init.normal_(linear.weight, std=scales.get(name, width**-0.5))
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
+
+
+@final
 class Stack(nn.Module):
     """Blocks one after the other, without a final norm.
-
-    Weights start as in GPT-2 and CLIP's text tower: normal, with a deviation that shrinks with the width and, for what
-    is added to the residual stream, with the depth; biases start at zero.
 
     Args:
         width: channels.
@@ -112,12 +197,7 @@ class Stack(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, heads, hidden, activation, bias=bias) for _ in range(layers))
-        deep = width**-0.5 * (2 * layers) ** -0.5
-        for block in self.blocks:
-            for linear, deviation in (("qkv", width**-0.5), ("out", deep), ("up", (2 * width) ** -0.5), ("down", deep)):
-                nn.init.normal_(getattr(block, linear).weight, std=deviation)
-                if getattr(block, linear).bias is not None:
-                    nn.init.zeros_(getattr(block, linear).bias)
+        start(self.blocks)
 
     def forward(
         self,

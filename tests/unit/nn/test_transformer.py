@@ -1,8 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from mindseye.nn.transformer import Block, Stack, quick_gelu
+from mindseye.nn.attention import attend
+from mindseye.nn.transformer import Block, CrossBlock, Stack, quick_gelu, start
 
 
 def noise(*shape):
@@ -73,3 +76,37 @@ def test_quick_gelu():
 def test_heads_must_divide():
     with pytest.raises(ValueError, match="3 heads do not divide"):
         Block(16, 3)
+
+
+def test_cross_block_is_the_pre_norm_decoder_layer():
+    block = CrossBlock(24, 3, 40)
+    peer = nn.TransformerDecoderLayer(24, 3, 40, dropout=0, activation="gelu", batch_first=True, norm_first=True)
+    generator = torch.Generator().manual_seed(1)
+    state = {key: torch.randn(value.shape, generator=generator) * 0.3 for key, value in block.state_dict().items()}
+    block.load_state_dict(state)
+    theirs = {}
+    for end in ("weight", "bias"):
+        theirs |= {f"self_attn.in_proj_{end}": state[f"qkv.{end}"], f"self_attn.out_proj.{end}": state[f"out.{end}"]}
+        theirs[f"multihead_attn.in_proj_{end}"] = torch.cat([state[f"query.{end}"], state[f"memory.{end}"]])
+        theirs |= {f"multihead_attn.out_proj.{end}": state[f"read.{end}"], f"linear1.{end}": state[f"up.{end}"]}
+        theirs |= {f"linear2.{end}": state[f"down.{end}"], f"norm1.{end}": state[f"attention_norm.{end}"]}
+        theirs |= {f"norm2.{end}": state[f"memory_norm.{end}"], f"norm3.{end}": state[f"mlp_norm.{end}"]}
+    peer.load_state_dict(theirs)
+    x, memory = noise(2, 7, 24), noise(2, 5, 24) * 2
+    keep = torch.tensor([[True] * 5, [True, True, False, True, False]])
+    ours = block(x, partial(attend, heads=3, causal=True), block.remember(memory), keep)
+    past = nn.Transformer.generate_square_subsequent_mask(7)
+    with torch.no_grad():
+        wanted = peer(x, memory, tgt_mask=past, tgt_is_causal=True, memory_key_padding_mask=~keep)
+    torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_stacks_start_is_small_where_it_adds_to_the_stream():
+    torch.manual_seed(0)
+    blocks = [CrossBlock(64, 2) for _ in range(8)]
+    start(blocks)
+    stds = {name: getattr(blocks[0], name).weight.std().item() for name in ("qkv", "read", "down", "up")}
+    wanted = {"qkv": 64**-0.5, "read": 64**-0.5 / 4, "down": 64**-0.5 / 4, "up": 128**-0.5}
+    assert stds == pytest.approx(wanted, rel=0.05)
+    with pytest.raises(ValueError, match="3 heads do not divide a width of 64"):
+        CrossBlock(64, 3)

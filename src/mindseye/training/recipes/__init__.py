@@ -10,6 +10,8 @@ from mindseye.training.recipes.dalle import dalle_pocket
 from mindseye.training.recipes.dalle_mini import dalle_mini_pocket
 from mindseye.training.recipes.dvae import dvae_pocket
 from mindseye.training.recipes.gan import biggan_pocket, dcgan_pocket, textgan_pocket
+from mindseye.training.recipes.nuwa import nuwa_pocket
+from mindseye.training.recipes.parti import parti_pocket
 from mindseye.training.recipes.stable_diffusion import unet_pocket
 from mindseye.training.recipes.translator import cyclegan_pocket, pix2pix_pocket
 from mindseye.training.recipes.vae import vae_pocket
@@ -34,4 +36,6 @@ RECIPES: Final[dict[str, Callable[[], Recipe | Craft]]] = {
     "dalle-mini-pocket": dalle_mini_pocket,
     "pix2pix-pocket": pix2pix_pocket,
     "cyclegan-pocket": cyclegan_pocket,
+    "parti-pocket": parti_pocket,
+    "nuwa-pocket": nuwa_pocket,
 }

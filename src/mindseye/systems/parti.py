@@ -1,0 +1,143 @@
+"""Parti: a text is read, a picture is written token by token, decoded, and made larger.
+
+Yu et al. 2022 (arXiv:2206.10789). A `mindseye.networks.parti.Parti` writes the codes of a ViT-VQGAN, or of a VQGAN; its
+decoder paints them; up to two networks double the picture's sides where a larger one is wanted.
+
+Guidance is on logits, ``null + s (text - null)``; a negative prompt takes the place of no text. The paper's 16
+candidates, of which a model of pictures and texts chooses one, are `--candidates 16`.
+
+From a start picture the codes of its upper part are kept, and what is below is written anew: a token is only ever told
+of what stands before it.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from mindseye.autoregression import sample
+from mindseye.errors import OptionError
+from mindseye.networks.parti import Parti as Network
+from mindseye.networks.wdsr import WDSR
+from mindseye.noise import Noise
+from mindseye.pixels import from_image, to_images
+from mindseye.request import Progress, Request, Steps
+from mindseye.shapes import Ids, Pixels
+from mindseye.systems import writing
+from mindseye.systems.base import known
+from mindseye.systems.writing import GridCodec, Knobs
+from mindseye.text.tokenizer import Tokenizer
+
+__all__ = ["Parti"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parti:
+    """Text to tokens to pixels.
+
+    Attributes:
+        network: Writes.
+        codec: Paints what is written.
+        tokenizer: The network's.
+        upsampler: Enlarges what is painted, where a larger picture is wanted.
+        upsampler_2: Enlarges it again.
+
+    Raises:
+        WeightsError: They do not belong together.
+    """
+
+    Options: ClassVar[type] = Knobs
+
+    network: Network
+    codec: GridCodec
+    tokenizer: Tokenizer
+    upsampler: WDSR | None = None
+    upsampler_2: WDSR | None = None
+
+    def __post_init__(self) -> None:
+        writing.belong(self.network.config.text, self.network.codes, self.tokenizer, self.codec)
+
+    @property
+    def native(self) -> tuple[int, int]:
+        """Width and height of what is painted, before it is enlarged."""
+        rows, columns = self.network.config.grid
+        return columns * self.codec.factor, rows * self.codec.factor
+
+    def notices(self, request: Request) -> list[str]:
+        """Words that do not fit, a size that is not its own."""
+        width, height = self.native
+        for upsampler in self._enlargers(request):
+            width, height = width * upsampler.config.factor, height * upsampler.config.factor
+        return writing.unread(self.tokenizer, request) + writing.scaled(request, (width, height))
+
+    def synthesize(self, request: Request, options: Knobs, noise: Noise) -> Steps[Pixels]:
+        """Draw one picture a seed.
+
+        Args:
+            request: Resolved.
+            options: The knobs of the method.
+            noise: One seed a picture.
+
+        Raises:
+            OptionError: A mask.
+            WeightsError: The network gave numbers that are not finite.
+        """
+        prime = self._prime(request)
+        text, null = writing.spelled(self.tokenizer, request, self.codec.codebook.device)
+        ids = yield from sample(
+            self.network,
+            text,
+            null,
+            noise,
+            guidance=known(request.guidance, "guidance"),
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            prime=prime,
+            look=self._paint,
+        )
+        enlargers = self._enlargers(request)
+        with torch.no_grad():
+            pixels = self._paint(ids)
+        for number, upsampler in enumerate(enlargers):
+            yield Progress("enlarge", number, len(enlargers), partial(to_images, pixels))
+            with torch.no_grad():
+                pixels = upsampler(pixels.to(upsampler.head.weight)).float()
+        width, height = known(request.size, "size")
+        if (height, width) == tuple(pixels.shape[-2:]):
+            return pixels
+        return F.interpolate(pixels, (height, width), mode="bicubic", antialias=True).clamp(-1, 1)
+
+    def _enlargers(self, request: Request) -> list[WDSR]:
+        """Those that are needed for the size that is wanted."""
+        width, height = self.native
+        asked, needed = known(request.size, "size"), []
+        for upsampler in (self.upsampler, self.upsampler_2):
+            if upsampler is not None and (width < asked[0] or height < asked[1]):
+                needed.append(upsampler)
+                width, height = width * upsampler.config.factor, height * upsampler.config.factor
+        return needed
+
+    @torch.no_grad()
+    def _prime(self, request: Request) -> Int[Tensor, "1 P"] | None:
+        """The tokens of the upper part of a start picture, whole rows; None without one."""
+        if request.image is None:
+            return None
+        if request.mask is not None:
+            raise OptionError(
+                "this network writes a picture from its top to its end and repaints nothing under a mask",
+                hint="without the mask, --strength 0.5 keeps the upper half",
+            )
+        rows, columns = self.network.config.grid
+        kept = rows - math.ceil(rows * request.strength - 1e-6)
+        pixels = from_image(request.image, self.native).to(self.codec.codebook)
+        return self.codec.to_ids(pixels)[:, : kept * columns]
+
+    def _paint(self, ids: Ids) -> Pixels:
+        return self.codec.from_ids(ids, self.network.config.grid).float()
