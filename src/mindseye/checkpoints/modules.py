@@ -9,6 +9,7 @@ Tensors are named as in a state dict, behind the name of the outermost class in 
 ``decoder.``, for the two halves of the dVAE have the same names.
 """
 
+import os
 import pickletools
 import struct
 import zipfile
@@ -130,11 +131,12 @@ def _legacy(file: IO[bytes]) -> tuple[Any, Callable[[IO[bytes], str], tuple[int,
     sizes = {name: _BYTES[kind] for name, kind in kinds.items()}
     places: dict[str, tuple[int, int]] = {}
     at = file.tell()
+    end = file.seek(0, os.SEEK_END)
     for name in names:
         file.seek(at)
         (count,) = struct.unpack("<q", file.read(8))
-        if count < 0:
-            raise ValueError("a tensor of less than nothing")
+        if not 0 <= count <= end:
+            raise ValueError("it is cut short")
         places[name] = (at + 8, count * sizes[name])
         at += 8 + count * sizes[name]
     return root, lambda _, record: places[record]

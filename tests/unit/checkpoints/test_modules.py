@@ -135,9 +135,9 @@ def test_a_promise_of_many_tensors_takes_no_time(tmp_path):
     """Counts in the older container that the file does not hold."""
     path = tiny.dvae_files(tmp_path / "encoder.pkl", legacy=True)
     raw = path.read_bytes()
-    weight = made(DVAE, tiny.DVAE).encoder.input.bias
+    weight = made(DVAE, tiny.DVAE).encoder.input.weight
     at = raw.index(weight.numpy().tobytes()) - 8
-    for count in (2**60, -1, 0):
+    for count in (2**62, 2**60, -1, 0):
         path.write_bytes(raw[:at] + count.to_bytes(8, "little", signed=True) + raw[at + 8 :])
         began = time.process_time()
         with pytest.raises(WeightsError):
