@@ -235,7 +235,7 @@ def _drawers() -> "list[Drawer]":
 
     own = [zoo.find(entry.name) for entry in Library().entries("model") if not entry.problem and entry.path.exists()]
     made = []
-    for card in (*zoo.ZOO, *own):
+    for card in (*(card for card in zoo.ZOO if card.ready), *own):
         kind = system_class(card)
         made.append(
             Drawer(

@@ -75,6 +75,11 @@ class VQGANCLIP:
         """Who looks."""
         return critics_of((self.clip, self.tokenizer), (self.clip_2, self.tokenizer_2), (self.clip_3, self.tokenizer_3))
 
+    @property
+    def multiple(self) -> int:
+        """Sides are multiples of this."""
+        return self.codec.factor
+
     def notices(self, request: Request) -> list[str]:
         """What will not be done to the letter."""
         return painting.notices(self.critics, request)
@@ -93,7 +98,7 @@ class VQGANCLIP:
             SizeError: Sides that are no multiples of the codec's factor.
         """
         width, height = known(request.size, "size")
-        factor = self.codec.factor
+        factor = self.multiple
         if width % factor or height % factor:
             raise SizeError(f"{width}x{height}: sides must be multiples of {factor}")
         scene = Scene.of(self.critics, request, options, painting.cutting(options))
