@@ -74,7 +74,7 @@ def evaluate(
     if steps is not None:
         facts["steps"] = steps
     # Weights and options decide pictures; where they differ, none is taken for another.
-    decides = {**facts, **engine.fingerprints(found), "card": str([found.defaults, found.options])}
+    decides = {**facts, **engine.fingerprints(found.parts), "card": str([found.defaults, found.options])}
     measuring = report.evaluate(
         card, generate, captions, judge, quick,
         plan=plan, critic=critic, edit=edit, classes=_classes(system),

@@ -51,7 +51,7 @@ class Album:
         self, picture: Image.Image, prompt: str, seed: int, start: Image.Image | None = None, seconds: float = math.nan
     ) -> None:
         """Keep a picture; one that was there is replaced."""
-        save_png(picture, self._path(prompt, seed, start), {"prompt": prompt, _SECONDS: f"{seconds:.6f}"})
+        save_png(picture, self._path(prompt, seed, start), {"prompt": prompt, _SECONDS: repr(seconds)})
 
     def _path(self, prompt: str, seed: int, start: Image.Image | None) -> Path:
         digest = hashlib.sha256(json.dumps([self._conditions, prompt, seed]).encode())

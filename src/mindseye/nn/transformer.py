@@ -13,6 +13,7 @@ from typing import Literal, final
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mindseye.nn.attention import attend
 
@@ -53,10 +54,28 @@ class Block(nn.Module):
         self.down = nn.Linear(hidden, width)
 
     def forward(
-        self, x: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"] | None = None, causal: bool = False
-    ) -> Float[Tensor, "B L D"]:
-        """One step of refinement; `mask` is True where a place may be looked at, `causal` hides what comes later."""
-        q, k, v = self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
+        self,
+        x: Float[Tensor, "B L D"],
+        mask: Bool[Tensor, "B L"] | None = None,
+        causal: bool = False,
+        most: int | None = None,
+    ) -> Float[Tensor, "B M D"]:
+        """One step of refinement.
+
+        Args:
+            x: the sequence.
+            mask: True where a place may be looked at.
+            causal: hides later places from earlier ones.
+            most: answer for the first so many places alone, which look at all; not with `causal`.
+        """
+        seen = self.attention_norm(x)
+        if most is None:
+            q, k, v = self.qkv(seen).chunk(3, dim=-1)
+        else:
+            width, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
+            q = F.linear(seen[:, :most], weight[:width], bias[:width])
+            k, v = F.linear(seen, weight[width:], bias[width:]).chunk(2, dim=-1)
+            x = x[:, :most]
         x = x + self.out(attend(q, k, v, heads=self.heads, mask=mask, causal=causal))
         return x + self.down(self.activate(self.up(self.mlp_norm(x))))
 
@@ -93,7 +112,8 @@ class Stack(nn.Module):
         mask: Bool[Tensor, "B L"] | None = None,
         causal: bool = False,
         skip: int = 0,
-    ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L D"]]:
+        last: int | None = None,
+    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B N D"]]:
         """Runs all blocks.
 
         Args:
@@ -101,6 +121,7 @@ class Stack(nn.Module):
             mask: True where a place may be looked at.
             causal: hides later places from earlier ones.
             skip: blocks to leave out of the second answer, 0 to `layers`.
+            last: how many places the last block answers for, from the first on; all when None.
 
         Returns:
             what left the last block, and what left the last but `skip`.
@@ -109,7 +130,7 @@ class Stack(nn.Module):
             raise ValueError(f"cannot skip {skip} of {len(self.blocks)} blocks")
         early = x
         for index, block in enumerate(self.blocks, start=1):
-            x = block(x, mask, causal)
+            x = block(x, mask, causal, last if index == len(self.blocks) else None)
             if index == len(self.blocks) - skip:
                 early = x
         return x, early

@@ -16,9 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mindseye.ascent.codebook import CodebookCanvas, random_codes
-from mindseye.critique.critic import ClipCritic, critics_of
 from mindseye.errors import SizeError
-from mindseye.networks.clip import CLIP
 from mindseye.networks.vqgan import VQGAN
 from mindseye.nn.seamless import Seamless
 from mindseye.noise import Noise
@@ -26,8 +24,8 @@ from mindseye.request import Request, Steps
 from mindseye.shapes import Latents, Pixels
 from mindseye.systems import painting
 from mindseye.systems.base import known, option
+from mindseye.systems.listening import Listening
 from mindseye.systems.painting import Scene
-from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["VQGANCLIP"]
 
@@ -47,33 +45,16 @@ class Knobs(painting.Knobs):
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class VQGANCLIP:
+class VQGANCLIP(Listening):
     """Text to pictures by codes.
 
     Attributes:
         codec: Pixels to codes and back.
-        clip: The critic.
-        tokenizer: Its tokenizer.
-        clip_2: A second critic; their opinions are added.
-        tokenizer_2: Its tokenizer.
-        clip_3: A third.
-        tokenizer_3: Its tokenizer.
     """
 
     Options: ClassVar[type] = Knobs
 
     codec: VQGAN
-    clip: CLIP
-    tokenizer: Tokenizer
-    clip_2: CLIP | None = None
-    tokenizer_2: Tokenizer | None = None
-    clip_3: CLIP | None = None
-    tokenizer_3: Tokenizer | None = None
-
-    @property
-    def critics(self) -> tuple[ClipCritic, ...]:
-        """Who looks."""
-        return critics_of((self.clip, self.tokenizer), (self.clip_2, self.tokenizer_2), (self.clip_3, self.tokenizer_3))
 
     @property
     def multiple(self) -> int:
