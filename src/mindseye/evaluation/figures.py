@@ -95,7 +95,7 @@ class Report:
             value, low, high, count = row.estimate
             asked = row.at_least is not None or row.at_most is not None
             style = "dim" if math.isnan(value) else "red" if not row.reached else "green" if asked else ""
-            bar = _shown(row.at_least, row.unit) or (row.at_most and f"at most {_shown(row.at_most, row.unit)}") or ""
+            most = "" if row.at_most is None else f"at most {_shown(row.at_most, row.unit)}"
             table.add_row(
                 escape(row.label) + (f"\n[dim]{escape(row.note)}[/dim]" if row.note else ""),
                 _shown(value, row.unit),
@@ -103,7 +103,7 @@ class Report:
                 f"{count:,}",
                 *([_shown(row.critic, row.unit)] if guided else []),
                 _shown(row.real, row.unit),
-                bar,
+                _shown(row.at_least, row.unit) or most,
                 _shown(row.aim, row.unit),
                 style=style,
             )

@@ -52,7 +52,7 @@ def class_rows(
     examples: dict[str, list[Example]] = defaultdict(list)
     for example in training(LOOKED, run.seed + 2):
         label = name(example.caption)
-        if label in labels and len(examples[label]) < SHOWN:
+        if label is not None and label in labels and len(examples[label]) < SHOWN:
             examples[label].append(example)
     known = [label for label in labels if examples[label]]
     if len(known) < 2 or not run.sizes.classes:
