@@ -8,11 +8,12 @@ everything. Big Sleep never freezes its networks, so that every step also works 
 "reference frozen" is the same without that. The text tower has no part in a step and is left out.
 
 First both are given the same picture and the same boxes: score and gradient must agree to 1e-4. Then they take turns,
-step by step, in one process. Peak memory is that of two steps in a process of its own, by its peak resident set.
+step by step, in one process. Peak memory is that of up to two steps in a process of its own, by its peak resident set.
 
-    python benchmarks/ascent.py [--cuts 64] [--size 256] [--steps 5] [--chunk N] [--tiny] [--output FILE]
+    python benchmarks/ascent.py [--cuts 64] [--size 256] [--steps 5] [--chunk N] [--only time|memory] [--output FILE]
 
-Takes about 10 GB of memory. Writes benchmarks/results/ascent-<machine>.json; with --tiny, only where --output says.
+Takes about 10 GB of memory. Writes benchmarks/results/ascent-<machine>.json, where what is not measured this time stays
+as it was; with --tiny, only where --output says.
 """
 
 import argparse
@@ -59,6 +60,8 @@ MINE, THEIRS, FROZEN, FEW = "mindseye", "reference", "reference frozen", "mindse
 TIMED = {"vqgan-clip": (MINE, THEIRS), "big-sleep": (MINE, THEIRS, FROZEN)}
 WEIGHED = {"vqgan-clip": (MINE, FEW, THEIRS), "big-sleep": (MINE, FEW, THEIRS, FROZEN)}
 TOLERANCE = 1e-4
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""The processor's own clock counts what this process took of it, whoever else was there."""
 RATES = {"vqgan-clip": VQGANCLIP.Options().lr, "big-sleep": BigSleep.Options().lr}
 LOSSES: dict[str, LossName] = {"vqgan-clip": "spherical", "big-sleep": "cosine"}
 Box = tuple[int, int, int]
@@ -382,8 +385,9 @@ def agree(system: str, critic: ClipCritic, reference: Reference, order: Order) -
     return errors
 
 
-def timed(system: str, order: Order, steps: int) -> dict[str, Any]:
+def timed(system: str, order: Order, steps: int, clock: str) -> dict[str, Any]:
     """Seconds a step of everyone, in turns, the first not counted."""
+    now = CLOCKS[clock]
     theirs, network = their_critic(order), painter(system, order)
     critic = our_critic(order, theirs)
     references = {
@@ -399,10 +403,10 @@ def timed(system: str, order: Order, steps: int) -> dict[str, Any]:
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(steps + 1):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = now()
             run()
             if turn:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(now() - start)
     middle = {name: statistics.median(each) for name, each in times.items()}
     rows: dict[str, Any] = {
         name: {
@@ -416,8 +420,8 @@ def timed(system: str, order: Order, steps: int) -> dict[str, Any]:
     return rows | {"errors": errors}
 
 
-def weigh(system: str, name: str, order: Order) -> dict[str, float]:
-    """The memory of two steps, in this process."""
+def weigh(system: str, name: str, order: Order, steps: int) -> dict[str, float]:
+    """The memory of so many steps, in this process."""
     mine = name.startswith(MINE)
     if not mine:  # imports are not loading
         import transformers.models.clip.modeling_clip  # noqa: F401
@@ -425,12 +429,12 @@ def weigh(system: str, name: str, order: Order) -> dict[str, float]:
     network = painter(system, order)
     if mine:
         reuse_memory()
-        step = ours(system, our_critic(order, None), arranged(network), order, 2)
+        step = ours(system, our_critic(order, None), arranged(network), order, steps)
     else:
         frozen = name == FROZEN or system == "vqgan-clip"
         step = Reference(system, their_critic(order), network, order, frozen=frozen).step
     loaded = peak()
-    for _ in range(2):
+    for _ in range(steps):
         step()
     return {"imports GB": before, "loaded GB": loaded, "peak GB": peak(), "steps GB": peak() - loaded}
 
@@ -444,9 +448,11 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--chunk", type=int, help="cuts our critic sees at a time [default: the system's]")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu where others use the machine, too")
     parser.add_argument("--tiny", action="store_true", help="with tiny networks and pictures, to see that it runs")
     parser.add_argument("--output", type=Path, help="where the numbers go")
-    parser.add_argument("--only", nargs=2, metavar=("SYSTEM", "NAME"), help="memory, in this process, as JSON")
+    parser.add_argument("--only", choices=("time", "memory"), help="measure one of the two")
+    parser.add_argument("--weigh", nargs=2, metavar=("SYSTEM", "NAME"), help="memory, in this process, as JSON")
     return parser.parse_args()
 
 
@@ -457,25 +463,33 @@ def main() -> None:
     order = Order(
         size=TINY_SIZE if given.tiny else given.size, cuts=given.cuts, chunk=given.chunk, tiny=given.tiny
     )  # fmt: skip
-    if given.only:
-        print(json.dumps(weigh(*given.only, order)))
+    if given.weigh:
+        print(json.dumps(weigh(*given.weigh, order, min(given.steps, 2))))
         return
     path = given.output or (None if given.tiny else peers.results("ascent"))
     found: dict[str, Any] = {
         "machine": peers.machine(), "torch": torch.__version__, "threads": given.threads, "size": order.size,
-        "cuts": order.cuts, "steps": given.steps, "chunk": {name: order.chunk_of(name) for name in given.systems},
+        "cuts": order.cuts, "steps": given.steps, "clock": given.clock,
+        "chunk": {name: order.chunk_of(name) for name in given.systems},
         "networks": "tiny" if order.tiny else "CLIP ViT-B/32, VQGAN f16 of 16,384 codes, BigGAN-deep; random, float32",
         "reference": "transformers' CLIP; our VQGAN and BigGAN objects, by torch.nn.functional.conv2d",
     }  # fmt: skip
+    told = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
+    found = {**{system: told[system] for system in SYSTEMS if system in told}, **found}
     print(f"{found['machine']}, {given.threads} threads, torch {torch.__version__}")
     print(f"{order.cuts} cuts of {order.size}x{order.size}; the reference: {found['reference']}")
     for system in given.systems:
         # Memory first: this process is still small, and its own share of the machine with it.
-        weighed = {name: _weighed(system, name, given) for name in WEIGHED[system]}
-        found[system] = timed(system, order, given.steps)
-        for name, row in weighed.items():
-            found[system].setdefault(name, {}).update(row)
-        _tell(system, found[system])
+        measured: dict[str, Any] = {}
+        if given.only != "time":
+            measured |= {name: _weighed(system, name, given) for name in WEIGHED[system]}
+        if given.only != "memory":
+            for name, row in timed(system, order, given.steps, given.clock).items():
+                measured.setdefault(name, {}).update(row)
+        rows = found.setdefault(system, {})
+        for name, row in measured.items():
+            rows.setdefault(name, {}).update(row, cuts=given.cuts) if name != "errors" else rows.update(errors=row)
+        _tell(system, rows)
         if path is not None:
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -484,8 +498,8 @@ def main() -> None:
 def _weighed(system: str, name: str, given: argparse.Namespace) -> dict[str, float]:
     """The memory of one variant, in a fresh process."""
     command = [
-        sys.executable, __file__, "--only", system, name, "--cuts", str(given.cuts), "--size", str(given.size),
-        "--threads", str(given.threads), *(["--tiny"] if given.tiny else []),
+        sys.executable, __file__, "--weigh", system, name, "--cuts", str(given.cuts), "--size", str(given.size),
+        "--threads", str(given.threads), "--steps", str(given.steps), *(["--tiny"] if given.tiny else []),
     ]  # fmt: skip
     chunk = 16 if name == FEW else given.chunk
     command += [] if chunk is None else ["--chunk", str(chunk)]
@@ -497,17 +511,17 @@ def _weighed(system: str, name: str, given: argparse.Namespace) -> dict[str, flo
 
 def _tell(system: str, rows: dict[str, Any]) -> None:
     """A table."""
-    errors = rows["errors"]
+    errors = rows.get("errors", {"score": math.nan, "gradient": math.nan})
     print(f"\n{system}: score and gradient agree to {errors['score']:.1e} and {errors['gradient']:.1e}")
     print(f"{'':18} {'median s':>9} {'min s':>8} {'faster':>8} {'peak GB':>8} {'of it':>7} {'steps GB':>9}")
-    most = rows[THEIRS]["peak GB"]
+    most = rows[THEIRS].get("peak GB")
     for name, row in rows.items():
         if name == "errors":
             continue
         spent = " " * 27
         if "median" in row:
             spent = f"{row['median']:9.3f} {row['min']:8.3f} {row['times faster than the reference']:7.2f}x"
-        held = f"{row['peak GB']:8.2f} {row['peak GB'] / most:6.0%} {row['steps GB']:9.2f}"
+        held = f"{row['peak GB']:8.2f} {row['peak GB'] / most:6.0%} {row['steps GB']:9.2f}" if most else ""
         print(f"{name:18} {spent} {held}", flush=True)
 
 

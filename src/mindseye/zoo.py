@@ -147,6 +147,17 @@ class Card:
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def ready(self) -> bool:
+        """Whether every file of its is there: a row may stand in the table before its parts are trained."""
+        return all(path.exists() for source in self.parts.values() for path in source.files)
+
+
+_CORPUS = (
+    "nine openly licensed icon sets and plain shapes, composed into scenes with exact captions; on two processor cores"
+)
+_LISTENS: Mapping[str, Source] = {"clip": Pocket("clip"), "tokenizer": Pocket("bpe", length=48)}
+"""The packaged critic."""
 
 ZOO: tuple[Card, ...] = (
     Card(
@@ -162,8 +173,7 @@ ZOO: tuple[Card, ...] = (
         multiple=32,
         licence="Apache-2.0",
         paper="arXiv:2112.10752",
-        training="nine openly licensed icon sets and plain shapes, composed into scenes with exact captions; on two "
-        "processor cores",
+        training=_CORPUS,
         defaults={"steps": 25, "guidance": 7.0, "sampler": "euler"},
         options={"shift": 2.0},
         facts={"prediction": "flow"},
@@ -171,7 +181,7 @@ ZOO: tuple[Card, ...] = (
     Card(
         name="deep-daze-pocket",
         system="mindseye.systems.deep_daze:DeepDaze",
-        parts={"clip": Pocket("clip"), "tokenizer": Pocket("bpe", length=48)},
+        parts=_LISTENS,
         native=(128, 128),
         multiple=1,
         licence="Apache-2.0",
@@ -190,6 +200,103 @@ ZOO: tuple[Card, ...] = (
             "prime_lr": 3e-3,
         },
         facts={"rate": 2e-3},
+    ),
+    Card(
+        name="big-sleep-pocket",
+        system="mindseye.systems.big_sleep:BigSleep",
+        parts={"generator": Pocket("biggan"), **_LISTENS},
+        native=(64, 64),
+        multiple=1,
+        licence="Apache-2.0",
+        paper="https://github.com/lucidrains/big-sleep",
+        training=_CORPUS,
+        defaults={"steps": 200},
+        options={
+            "lr": 0.07,
+            "cuts": 16,
+            "mixture": "softmax",
+            "class_temperature": 1.0,
+            "ema": 0.9,
+            "class_weight": 0.1,
+        },
+    ),
+    Card(
+        name="vqgan-clip-pocket",
+        system="mindseye.systems.vqgan_clip:VQGANCLIP",
+        parts={"codec": Pocket("vqgan"), **_LISTENS},
+        native=(128, 128),
+        multiple=8,
+        licence="Apache-2.0",
+        paper="arXiv:2204.08583",
+        training=_CORPUS,
+        defaults={"steps": 200},
+        options={"lr": 0.1, "cuts": 16, "augment": "yes", "decay": 0.2, "pull": 100.0},
+    ),
+    Card(
+        name="clip-guided-pocket",
+        system="mindseye.systems.clip_guided:CLIPGuided",
+        parts={"unet": Pocket("adm"), **_LISTENS},
+        native=(64, 64),
+        multiple=8,
+        licence="Apache-2.0",
+        paper="arXiv:2105.05233",
+        training=_CORPUS,
+        defaults={"steps": 60, "guidance": 1.0, "sampler": "ddim"},
+        options={"cuts": 8, "augment": "yes", "clamp": 0.05, "smooth": 20.0, "guidance_high": 0.95},
+        facts={"prediction": "v", "schedule": "cosine"},
+    ),
+    Card(
+        name="disco-pocket",
+        system="mindseye.systems.disco:Disco",
+        parts={"unet": Pocket("adm"), **_LISTENS},
+        native=(64, 64),
+        multiple=8,
+        licence="Apache-2.0",
+        paper="https://github.com/alembics/disco-diffusion",
+        training=_CORPUS,
+        defaults={"steps": 60, "guidance": 5.0, "sampler": "ddim"},
+        options={
+            "overview": "[6]*400+[2]*600",
+            "inner": "[2]*400+[6]*600",
+            "batches": 1,
+            "spacing": "trailing",
+            "guidance_high": 0.95,
+        },
+        facts={"prediction": "v", "schedule": "cosine"},
+    ),
+    Card(
+        name="gan-pocket",
+        system="mindseye.systems.gan:GAN",
+        parts={"generator": Pocket("dcgan"), **_LISTENS},
+        native=(64, 64),
+        multiple=1,
+        licence="Apache-2.0",
+        paper="arXiv:1511.06434",
+        training=_CORPUS,
+        defaults={"steps": 60},
+        options={"candidates": 64},
+    ),
+    Card(
+        name="biggan-pocket",
+        system="mindseye.systems.gan:ClassGAN",
+        parts={"generator": Pocket("biggan"), **_LISTENS},
+        native=(64, 64),
+        multiple=1,
+        licence="Apache-2.0",
+        paper="arXiv:1809.11096",
+        training=_CORPUS,
+        defaults={"steps": 60},
+    ),
+    Card(
+        name="textgan-pocket",
+        system="mindseye.systems.gan:TextGAN",
+        parts={"generator": Pocket("textgan"), "text": Pocket("clip"), "tokenizer": Pocket("bpe", length=32)},
+        native=(64, 64),
+        multiple=1,
+        licence="Apache-2.0",
+        paper="arXiv:1605.05396",
+        training=_CORPUS,
+        defaults={"steps": 60},
     ),
 )
 
@@ -475,5 +582,5 @@ def find(name: str) -> Card:
         except UnknownName:
             continue
         return card_of(identify(entry.path), entry.name, licence=entry.licence, manner=manner)
-    names = [card.name for card in ZOO] + [each.name for each in library.entries("model")]
+    names = [card.name for card in ZOO if card.ready] + [each.name for each in library.entries("model")]
     raise UnknownName("model", name, names)

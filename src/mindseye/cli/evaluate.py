@@ -12,10 +12,12 @@ from mindseye.request import DEFAULT, Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from PIL.Image import Image
 
     from mindseye.evaluation.clip_score import ClipJudge
+    from mindseye.zoo import Card
 
 
 def evaluate(
@@ -26,6 +28,10 @@ def evaluate(
     ),
     seed: Annotated[int, typer.Option(help="Decides captions and pictures.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Steps a picture; the model's own number by default.")] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep every picture there: an evaluation that was stopped goes on with it."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Sheets of the pictures.")
     ] = None,
@@ -36,14 +42,19 @@ def evaluate(
     from mindseye import zoo
     from mindseye.pictures import check_folder
 
-    zoo.find(card)
-    if output is not None:
-        check_folder(output)
+    found = zoo.find(card)
+    for folder in (output, keep):
+        if folder is not None:
+            check_folder(folder)
     from mindseye.data.glyphs import Corpus
     from mindseye.engine.engine import Engine
     from mindseye.evaluation import report
+    from mindseye.evaluation.album import Album
+    from mindseye.evaluation.plan import plan_of
 
     captions, judge, engine = Corpus.open(corpus), _judge(), Engine()
+    system, plan = engine.load(card), plan_of(found.system)
+    asked_for = plan.quick if quick else plan.full
 
     def generate(prompts: "Sequence[str]", seeds: "Sequence[int]") -> "list[Image]":
         asked = (
@@ -52,10 +63,25 @@ def evaluate(
         )
         return [engine.generate(request).images[0] for request in asked]
 
-    facts: dict[str, str | int | float] = {"device": str(engine.device)}
+    def edit(phrase: str, seed: int, start: "Image") -> "Image":
+        request = Request(prompt=phrase, model=card, seed=seed, steps=steps, image=start)
+        return engine.generate(request).images[0]
+
+    critic, name = _critic(found, system)
+    facts: dict[str, str | int | float] = {"device": str(engine.device), "judge": "clip-rn-pocket"}
+    if critic is not None:
+        facts["critic"] = name
     if steps is not None:
         facts["steps"] = steps
-    result = watch(report.evaluate(card, generate, captions, judge, quick, seed=seed, facts=facts), quiet=quiet or json)
+    # Weights and options decide pictures; where they differ, none is taken for another.
+    decides = {**facts, **engine.fingerprints(found.parts), "card": str([found.defaults, found.options])}
+    measuring = report.evaluate(
+        card, generate, captions, judge, quick,
+        plan=plan, critic=critic, edit=edit, classes=_classes(system),
+        album=None if keep is None else Album(keep, decides), seed=seed,
+        facts={**facts, "figures": ", ".join(asked_for.figures)},
+    )  # fmt: skip
+    result = watch(measuring, quiet=quiet or json)
     if output is not None:
         _put_sheets(result.drawn, output)
     if json:
@@ -79,6 +105,26 @@ def _judge() -> "ClipJudge":
         raise WeightsMissing("clip-rn-pocket.safetensors holds no CLIP, and there is no other judge")
     length = clip.config.text.length
     return ClipJudge(clip, Tokenizer.from_file(Pocket("bpe", length).path, length))
+
+
+def _critic(card: "Card", system: "Any") -> "tuple[ClipJudge | None, str]":
+    """The CLIP that guides the card, chooses among its tries or reads its prompts, and its name."""
+    from mindseye.evaluation.clip_score import ClipJudge
+    from mindseye.networks.clip import CLIP
+    from mindseye.zoo import Pocket
+
+    for part in ("clip", "text"):
+        clip, source = getattr(system, part, None), card.parts.get(part)
+        if isinstance(clip, CLIP) and clip.config.image is not None:
+            name = f"{source.name}-pocket" if isinstance(source, Pocket) else "its own"
+            return ClipJudge(clip, system.tokenizer), name
+    return None, ""
+
+
+def _classes(system: "Any") -> "tuple[str, ...]":
+    """The classes that the card's generator is told; none where it is told something else."""
+    config = getattr(getattr(system, "generator", None), "config", None)
+    return tuple(getattr(config, "labels", ()))
 
 
 def _put_sheets(drawn: "Mapping[str, Sequence[tuple[str, Image, bool | None]]]", folder: Path) -> None:

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from mindseye.cli import arguments
 from mindseye.cli.grid import checked, request_of, save_free, sheet_path, woken
 from mindseye.cli.terminal import say, watch
 from mindseye.errors import ImageError, OptionError
-from mindseye.request import DEFAULT, Request, Result, to_json
+from mindseye.request import Request, Result, to_json
 
 __all__ = ["film"]
 
@@ -35,26 +36,19 @@ def film(
     like: Annotated[
         Path | None, typer.Option("--settings", metavar="FILE", help="Settings of Disco Diffusion, in JSON.")
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="How long it takes. [default: a tenth a frame]")] = None,
-    model: Annotated[str | None, typer.Option("-m", "--model", metavar="CARD", help=f"[default: {DEFAULT}]")] = None,
+    seconds: arguments.Seconds = None,
+    model: arguments.Model = None,
     seed: Annotated[int | None, typer.Option(help="Of the first picture; the next have the next.")] = None,
     steps: Annotated[int | None, typer.Option(help="How many steps a picture would take from nothing.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How strongly the words pull; 1 is not at all.")] = None,
-    negative: Annotated[str | None, typer.Option(help="What to keep away from.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="How to walk from noise to picture.")] = None,
+    guidance: arguments.Guidance = None,
+    negative: arguments.Negative = None,
+    size: arguments.Size = None,
+    sampler: arguments.Sampler = None,
     image: Annotated[Path | None, typer.Option(metavar="FILE", help="The picture before the first one.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of the model's own options.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", metavar="FILE", help=".gif .webp .apng .mp4, or .png for a strip. [default: gif]"
-        ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. [default: the best]")] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No bar, no notices.")] = False,
+    settings: arguments.Settings = None,
+    output: arguments.Moving = None,
+    device: arguments.Device = None,
+    quiet: arguments.Quiet = False,
 ) -> None:
     """Fly into a picture: each frame is painted over the one before, moved.
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mindseye.cli import arguments
 from mindseye.cli.spreading import spread, styled
 from mindseye.cli.terminal import pairs, put_json, say, watch
 from mindseye.errors import ImageError, OptionError, OutputError, SizeError
 from mindseye.request import (
-    DEFAULT,
     SEEDS,
     Progress,
     Request,
@@ -42,17 +42,17 @@ _SIZE = re.compile(r"\s*(\d{1,6})\s*[xX×*]\s*(\d{1,6})\s*")
 
 def generate(
     prompt: Annotated[str | None, typer.Argument(help="What to draw.", show_default=False)] = None,
-    model: Annotated[str | None, typer.Option("-m", "--model", metavar="CARD", help=f"[default: {DEFAULT}]")] = None,
+    model: arguments.Model = None,
     count: Annotated[int | None, typer.Option("-n", "--count", help="How many pictures.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first picture; the next have the next.")] = None,
-    steps: Annotated[int | None, typer.Option(help="How many steps to take.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How strongly the words pull; 1 is not at all.")] = None,
-    negative: Annotated[str | None, typer.Option(help="What to keep away from.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="How to walk from noise to picture.")] = None,
-    image: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture to start from.")] = None,
-    mask: Annotated[Path | None, typer.Option(metavar="FILE", help="What of it to repaint: white.")] = None,
-    strength: Annotated[float | None, typer.Option(help="How far to go from it, 0 to 1.")] = None,
+    steps: arguments.Steps = None,
+    guidance: arguments.Guidance = None,
+    negative: arguments.Negative = None,
+    size: arguments.Size = None,
+    sampler: arguments.Sampler = None,
+    image: arguments.Start = None,
+    mask: arguments.Mask = None,
+    strength: arguments.Strength = None,
     candidates: Annotated[
         int | None, typer.Option(help="Draw so many of each picture, and let CLIP choose.", show_default=False)
     ] = None,
@@ -68,9 +68,7 @@ def generate(
     wildcards: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the lists of a dynamic prompt are.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of the model's own options.")
-    ] = None,
+    settings: arguments.Settings = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="PATH", help="A .png file or a folder. [default: here]")
     ] = None,
@@ -80,9 +78,9 @@ def generate(
             metavar="FILE", help="Draw as this picture was drawn, by whichever program, or as pasted text says (-)."
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. [default: the best]")] = None,
+    device: arguments.Device = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a picture on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No bar, no notices.")] = False,
+    quiet: arguments.Quiet = False,
 ) -> None:
     """Draw pictures from words."""
     given: dict[str, Any] = {
@@ -253,7 +251,7 @@ def _drawers() -> "list[Drawer]":
 
     own = [zoo.find(entry.name) for entry in Library().entries("model") if not entry.problem and entry.path.exists()]
     made = []
-    for card in (*zoo.ZOO, *own):
+    for card in (*(card for card in zoo.ZOO if card.ready), *own):
         kind = system_class(card)
         made.append(
             Drawer(

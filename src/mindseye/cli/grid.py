@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mindseye.cli import arguments
 from mindseye.cli.generate import parse_size, save_free, slug
 from mindseye.cli.terminal import pairs, say, watch
 from mindseye.errors import OptionError
-from mindseye.request import DEFAULT, Progress, Request, Scalar, Steps, resolve
+from mindseye.request import Progress, Request, Scalar, Steps, resolve
 
 if TYPE_CHECKING:
     from mindseye.engine.engine import Engine
@@ -29,24 +30,22 @@ def grid(
     matrix: Annotated[
         bool, typer.Option("--matrix", help='All combinations of a prompt\'s parts: "a house|at night|in snow".')
     ] = False,
-    model: Annotated[str | None, typer.Option("-m", "--model", metavar="CARD", help=f"[default: {DEFAULT}]")] = None,
+    model: arguments.Model = None,
     seed: Annotated[int | None, typer.Option(help="Of every picture.")] = None,
-    steps: Annotated[int | None, typer.Option(help="How many steps to take.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How strongly the words pull; 1 is not at all.")] = None,
-    negative: Annotated[str | None, typer.Option(help="What to keep away from.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="How to walk from noise to picture.")] = None,
-    image: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture to start from.")] = None,
-    mask: Annotated[Path | None, typer.Option(metavar="FILE", help="What of it to repaint: white.")] = None,
-    strength: Annotated[float | None, typer.Option(help="How far to go from it, 0 to 1.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of the model's own options.")
-    ] = None,
+    steps: arguments.Steps = None,
+    guidance: arguments.Guidance = None,
+    negative: arguments.Negative = None,
+    size: arguments.Size = None,
+    sampler: arguments.Sampler = None,
+    image: arguments.Start = None,
+    mask: arguments.Mask = None,
+    strength: arguments.Strength = None,
+    settings: arguments.Settings = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="A .png file. [default: named by the prompt]")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. [default: the best]")] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No bar, no notices.")] = False,
+    device: arguments.Device = None,
+    quiet: arguments.Quiet = False,
 ) -> None:
     """Draw one prompt in many ways, on one sheet.
 

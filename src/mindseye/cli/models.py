@@ -252,7 +252,7 @@ def _print_models(cards: "tuple[Card, ...]", entries: "list[Entry]", absent: Any
     for card in cards:
         name = f"{card.name} (default)" if card.name == zoo.DEFAULT else card.name
         size = f"{card.native[0]}x{card.native[1]}"
-        steps, ready = str(card.defaults.get("steps", "")), "yes" if _ready(card) else "no weights"
+        steps, ready = str(card.defaults.get("steps", "")), "yes" if card.ready else "no weights"
         rows.append((name, size, steps, ready, card.licence, card.paper))
         below.append(_training(card))
     for entry in entries:
@@ -293,7 +293,7 @@ def _card(card: "Card") -> dict[str, Any]:
         "paper": card.paper,
         "training": card.training,
         "parts": zoo.trained(card),
-        "ready": _ready(card),
+        "ready": card.ready,
     }
 
 
@@ -310,11 +310,6 @@ def _entry(entry: "Entry") -> dict[str, Any]:
         "ready": not entry.problem,
         "problem": entry.problem,
     }
-
-
-def _ready(card: "Card") -> bool:
-    """Whether every file of the card is there."""
-    return all(path.exists() for source in card.parts.values() for path in source.files)
 
 
 def _training(card: "Card") -> str:

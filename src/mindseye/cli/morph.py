@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from mindseye.cli import arguments
 from mindseye.cli.grid import checked, request_of, save_free, sheet_path, woken
 from mindseye.cli.terminal import say, watch
-from mindseye.request import DEFAULT, Result, to_json
+from mindseye.request import Result, to_json
 
 __all__ = ["morph"]
 
@@ -17,27 +18,20 @@ def morph(
     prompts: Annotated[list[str], typer.Argument(help="Where to start, and where to go.", show_default=False)],
     frames: Annotated[int, typer.Option(help="How many pictures.")] = 12,
     to_seed: Annotated[int | None, typer.Option(help="Go to the noise of this seed, too.", show_default=False)] = None,
-    seconds: Annotated[float | None, typer.Option(help="How long it takes. [default: a tenth a frame]")] = None,
+    seconds: arguments.Seconds = None,
     bounce: Annotated[bool, typer.Option("--bounce", help="And back again, for a loop without a jump.")] = False,
     smooth: Annotated[bool, typer.Option("--smooth", help="Start and stop gently.")] = False,
-    model: Annotated[str | None, typer.Option("-m", "--model", metavar="CARD", help=f"[default: {DEFAULT}]")] = None,
+    model: arguments.Model = None,
     seed: Annotated[int | None, typer.Option(help="Of the first picture.")] = None,
-    steps: Annotated[int | None, typer.Option(help="How many steps to take.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How strongly the words pull; 1 is not at all.")] = None,
-    negative: Annotated[str | None, typer.Option(help="What to keep away from.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="How to walk from noise to picture.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of the model's own options.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", metavar="FILE", help=".gif .webp .apng .mp4, or .png for a strip. [default: gif]"
-        ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. [default: the best]")] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No bar, no notices.")] = False,
+    steps: arguments.Steps = None,
+    guidance: arguments.Guidance = None,
+    negative: arguments.Negative = None,
+    size: arguments.Size = None,
+    sampler: arguments.Sampler = None,
+    settings: arguments.Settings = None,
+    output: arguments.Moving = None,
+    device: arguments.Device = None,
+    quiet: arguments.Quiet = False,
 ) -> None:
     """Go from one prompt to the next, or from one seed to another."""
     from mindseye import animation, zoo

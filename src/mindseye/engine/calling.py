@@ -6,7 +6,7 @@ system has seats for; "pocket" is the one that comes with mindseye, so that it m
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, NamedTuple, final
 
 from mindseye.checkpoints.library import Library
 from mindseye.checkpoints.releases import Release, identify
@@ -15,10 +15,24 @@ from mindseye.errors import OptionError, WeightsError
 from mindseye.request import Request
 from mindseye.zoo import Foreign, Pocket, Source, Vocabulary
 
-__all__ = ["Calling"]
+__all__ = ["Called", "Calling"]
 
 SEATS = (("clip", "tokenizer"), ("clip_2", "tokenizer_2"), ("clip_3", "tokenizer_3"))
 OURS = "pocket"
+
+
+class Called(NamedTuple):
+    """A system with what options name.
+
+    Attributes:
+        system: With those parts.
+        said: A sentence on each liberty taken.
+        sources: Where the parts came from that were called.
+    """
+
+    system: Any
+    said: list[str]
+    sources: dict[str, Source]
 
 
 @final
@@ -33,8 +47,8 @@ class Calling:
     def __init__(self, library: Library, parts: Parts) -> None:
         self._library, self._parts = library, parts
 
-    def fit(self, system: Any, request: Request) -> tuple[Any, list[str]]:
-        """The system with what the request's options name, and a sentence on each liberty taken.
+    def fit(self, system: Any, request: Request) -> "Called":
+        """The system with what the request's options name.
 
         Raises:
             UnknownName: Nothing of that name; with the nearest.
@@ -43,16 +57,17 @@ class Calling:
         """
         critics, secondary = (str(request.options.get(name, "")) for name in ("critics", "secondary"))
         if not (critics or secondary):
-            return system, []
-        changes: dict[str, Any] = {}
+            return Called(system, [], {})
+        sources: dict[str, Source | None] = {}
         said: list[str] = []
         if critics:
-            changes, said = self._critics(critics, system)
+            sources, said = self._critics(critics, system)
         if secondary:
-            changes["secondary"] = self._parts.get(Foreign(self._found(secondary, "secondary").parts["secondary"]))
-        return replace(system, **changes), said
+            sources["secondary"] = Foreign(self._found(secondary, "secondary").parts["secondary"])
+        changes = {part: None if source is None else self._parts.get(source) for part, source in sources.items()}
+        return Called(replace(system, **changes), said, {part: each for part, each in sources.items() if each})
 
-    def _critics(self, text: str, system: Any) -> tuple[dict[str, Any], list[str]]:
+    def _critics(self, text: str, system: Any) -> tuple[dict[str, Source | None], list[str]]:
         names = [name.strip() for name in text.split(",") if name.strip()]
         own = type(system).__dataclass_fields__
         seats = [seat for seat in SEATS if seat[0] in own]
@@ -60,7 +75,7 @@ class Calling:
             raise OptionError(f"critics={text!r:.80} names none", hint="--set critics=pocket is the one that is there")
         if len(names) > len(seats):
             raise OptionError(f"critics={text!r:.80} names {len(names)}; this system listens to {len(seats)} at most")
-        changes: dict[str, Any] = {name: None for seat in seats[len(names) :] for name in seat}
+        sources: dict[str, Source | None] = {name: None for seat in seats[len(names) :] for name in seat}
         said: list[str] = []
         for (clip, tokenizer), name in zip(seats, names, strict=False):
             network: Source = Pocket("clip")
@@ -70,8 +85,8 @@ class Calling:
                 network = Foreign(found.parts["clip"])
                 words = Vocabulary(None, "clip", int(found.facts["length"]), pad=0)
                 said += found.notes
-            changes |= {clip: self._parts.get(network), tokenizer: self._parts.get(words)}
-        return changes, said
+            sources |= {clip: network, tokenizer: words}
+        return sources, said
 
     def _found(self, name: str, kind: Literal["clip", "secondary"]) -> Release:
         """What is at a path, or the library's entry of that kind."""

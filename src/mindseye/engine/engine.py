@@ -8,7 +8,7 @@ so a batch may be cut to whatever fits the memory without changing what is drawn
 import importlib
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -27,7 +27,7 @@ from mindseye.engine.policy import Policy, choose
 from mindseye.errors import LimitError, MemoryShort, OptionError, UnknownName, WeightsError
 from mindseye.noise import Noise
 from mindseye.request import DEFAULT, Progress, Request, Result, Scalar, Steps, drain, resolve
-from mindseye.zoo import Card, Foreign
+from mindseye.zoo import Card, Foreign, Source
 
 _CHUNK_PIXELS = {"cpu": 2**18, "cuda": 2**21}
 """Pixels of one batch, by kind of device: sixteen pictures of 128x128 on a processor."""
@@ -164,7 +164,7 @@ class Engine:
         yield Progress("load", 0, 1, tuple)
         # By the name that was asked for: the card of a file is called after the file, and nothing finds it by that.
         system, said = self._adapting.fit(self.load(request.model), resolved)
-        system, heard = self._calling.fit(system, resolved)
+        system, heard, called = self._calling.fit(system, resolved)
         notices += (*card.notes, *said, *heard, *system.notices(resolved))
         started = time.perf_counter()
         ranking = None
@@ -177,7 +177,7 @@ class Engine:
             request=resolved,
             seconds=time.perf_counter() - started,
             notices=notices,
-            weights=self.fingerprints(card),
+            weights=self.fingerprints({**card.parts, **called}),
             usual=_plain(kind.Options()),
             scores=() if ranking is None else tuple(drawn.score for drawn in kept),
         )
@@ -192,9 +192,9 @@ class Engine:
         resolved, notices = resolve(replace(set_, image=None, mask=None), card, seed=seed)
         return replace(resolved, image=set_.image, mask=set_.mask), notices
 
-    def fingerprints(self, card: Card) -> dict[str, str]:
-        """sha256 of each part that is loaded, by part name."""
-        found = {part: self.parts.fingerprint(source) for part, source in card.parts.items()}
+    def fingerprints(self, parts: Mapping[str, Source]) -> dict[str, str]:
+        """sha256 of each of these parts that is loaded, by part name."""
+        found = {part: self.parts.fingerprint(source) for part, source in parts.items()}
         return {part: digest for part, digest in found.items() if digest is not None}
 
     def _draw(self, system: Any, request: Request, settings: object, best: Best) -> Steps[Best]:

@@ -28,9 +28,19 @@ class Row:
     """``%``: the estimate is a share in [0, 1], shown in percent."""
     real: float | None = None
     """What real pictures score in place of the card's."""
+    critic: float | None = None
+    """What the critic that guided the card says of the same pictures; it is easily fooled by what it guided."""
     at_least: float | None = None
+    at_most: float | None = None
     aim: float | None = None
     note: str = ""
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is where it ought to be; also where nothing says so."""
+        value = self.estimate.value
+        low = self.at_least is None or not value < self.at_least
+        return low and (self.at_most is None or not value > self.at_most)
 
 
 @final
@@ -58,7 +68,9 @@ class Report:
                 "n": row.estimate.n,
                 "unit": "share" if row.unit == "%" else row.unit,
                 "real": _finite(row.real),
+                "critic": _finite(row.critic),
                 "at_least": row.at_least,
+                "at_most": row.at_most,
                 "aim": row.aim,
                 "note": row.note,
             }
@@ -76,19 +88,22 @@ class Report:
             title=f"{self.card}, seed {self.seed}" + (", quick: few pictures, wide intervals" if self.quick else "")
         )
         table.add_column("what", overflow="fold")
-        for column in ("measured", "95 %", "n", "real pictures", "at least", "aim"):
+        guided = any(row.critic is not None for row in self.rows)
+        for column in ("measured", "95 %", "n", *(["by its critic"] if guided else []), "real pictures", "bar", "aim"):
             table.add_column(column, justify="right", no_wrap=True)
         for row in self.rows:
             value, low, high, count = row.estimate
-            reached = row.at_least is None or not value < row.at_least
-            style = "dim" if math.isnan(value) else "green" if reached and row.at_least else "" if reached else "red"
+            asked = row.at_least is not None or row.at_most is not None
+            style = "dim" if math.isnan(value) else "red" if not row.reached else "green" if asked else ""
+            most = "" if row.at_most is None else f"at most {_shown(row.at_most, row.unit)}"
             table.add_row(
                 escape(row.label) + (f"\n[dim]{escape(row.note)}[/dim]" if row.note else ""),
                 _shown(value, row.unit),
                 "" if math.isnan(low) else f"{_shown(low, row.unit)} to {_shown(high, row.unit)}",
                 f"{count:,}",
+                *([_shown(row.critic, row.unit)] if guided else []),
                 _shown(row.real, row.unit),
-                _shown(row.at_least, row.unit),
+                _shown(row.at_least, row.unit) or most,
                 _shown(row.aim, row.unit),
                 style=style,
             )

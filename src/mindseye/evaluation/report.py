@@ -2,19 +2,17 @@
 
 What can be measured without a judge is measured without one (colour, shape, place: `checker`); for the rest the judge
 is a critic that neither trained nor guided the card. Beside each figure stands what real pictures score in its place,
-measured the same way, for a judge that errs on real pictures bounds every score below 100 %. Every figure has its 95 %
-interval and the number of pictures behind it.
-
-Nothing here knows engines or trainers: the card comes as a function from prompts and seeds to pictures.
+measured the same way, for a judge that errs on real pictures bounds every score below 100 %; and where a critic guided
+the card, what that critic says: it is fooled by what it guided, and how far is the interesting figure. Every figure has
+its 95 % interval and the number of pictures behind it. Which figures apply to which system: `plan`.
 """
 
 import math
 import re
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeVar, cast, final, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from mindseye.evaluation import checker, intervals
+from mindseye.evaluation.album import Album
 from mindseye.evaluation.clip_score import (
     Judge,
     clip_score,
@@ -32,10 +31,14 @@ from mindseye.evaluation.clip_score import (
     r_precision,
     retrieval,
 )
+from mindseye.evaluation.drawing import Edit, Example, Generate, Run, article
+from mindseye.evaluation.edits import edit_rows
 from mindseye.evaluation.fid import frechet, precision_recall
 from mindseye.evaluation.figures import Report, Row
 from mindseye.evaluation.intervals import Estimate
 from mindseye.evaluation.memorisation import memorisation, thumbnails
+from mindseye.evaluation.plan import DIFFUSION, Bar, Plan
+from mindseye.evaluation.recognition import class_rows
 from mindseye.request import Progress, Steps
 
 __all__ = ["ASKED_COLOURS", "ASKED_SHAPES", "Corpus", "Example", "Generate", "evaluate"]
@@ -47,23 +50,6 @@ DISTRACTORS: Final = 99
 MOST_REAL: Final = 3_000
 """Held-out pictures of one split that are looked at."""
 Split = Literal["pairs", "concepts", "relations"]
-Generate = Callable[[Sequence[str], Sequence[int]], Sequence[Image.Image]]
-"""Prompts and as many seeds to as many pictures."""
-T = TypeVar("T")
-
-
-@runtime_checkable
-class Example(Protocol):
-    """A captioned picture that need not be painted yet."""
-
-    @property
-    def caption(self) -> str:
-        """Exactly what the picture shows."""
-        ...
-
-    def picture(self) -> Image.Image:
-        """Paints it."""
-        ...
 
 
 @runtime_checkable
@@ -79,23 +65,6 @@ class Corpus(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """How many pictures each part takes."""
-
-    pairs: int
-    concepts: int
-    repeats: int
-    """Pictures of each colour and shape."""
-    relations: int
-    training: int
-    """Training pictures in which copies are looked for."""
-
-
-FULL: Final = Sizes(pairs=512, concepts=256, repeats=4, relations=240, training=20_000)
-QUICK: Final = Sizes(pairs=96, concepts=48, repeats=1, relations=48, training=2_000)
-
-
 def evaluate(
     card: str,
     generate: Generate,
@@ -103,8 +72,13 @@ def evaluate(
     judge: Judge,
     quick: bool = False,
     *,
+    plan: Plan = DIFFUSION,
+    critic: Judge | None = None,
+    edit: Edit | None = None,
+    classes: Sequence[str] = (),
+    album: Album | None = None,
     seed: int = 0,
-    batch: int = 16,
+    batch: int | None = None,
     facts: Mapping[str, str | int | float] | None = None,
 ) -> Steps[Report]:
     """Measure a card.
@@ -114,94 +88,60 @@ def evaluate(
         generate: Draws; picture i must depend on prompt i and seed i alone.
         corpus: What it was trained on and what was kept from it.
         judge: A critic that had no part in the card.
-        quick: Some 250 pictures instead of 1,250.
+        quick: Fewer pictures, as the plan says.
+        plan: Which figures apply, and how many pictures each takes.
+        critic: The one that had: what it says stands beside what the judge says.
+        edit: Changes a picture by a phrase; None = it cannot.
+        classes: Names of the classes that the card's generator is told, where it is told classes.
+        album: Pictures that were drawn before, by an evaluation that was stopped.
         seed: Decides which captions are asked, the distractors, and the pictures' seeds.
-        batch: Pictures in one call of ``generate``.
+        batch: Pictures in one call of ``generate``; as the plan says when None.
         facts: Conditions to write into the report.
 
     Returns:
         The report, after a `Progress` for each batch.
     """
-    run = _Run(generate, judge, seed, batch, QUICK if quick else FULL)
-    pairs = yield from _hold(run, corpus, "pairs", run.sizes.pairs)
-    concepts = yield from _hold(run, corpus, "concepts", run.sizes.concepts)
-    rows = [
-        *_words_rows(run, pairs, "R-precision, unseen (concept, style) pairs", at_least=0.5, aim=0.85),
-        *_words_rows(run, concepts, "R-precision, unseen concepts"),
-        *_set_rows(run, pairs),
-        *(yield from _colour_shape_row(run)),
-        *(yield from _relation_row(run, corpus)),
-        *(yield from _copies_rows(run, corpus, pairs)),
+    sizes = plan.quick if quick else plan.full
+    batch = batch or plan.batch
+    run = Run(generate, judge, critic, seed=seed, batch=batch, sizes=sizes, album=album)
+    pairs = yield from _hold(run, corpus, "pairs", sizes.pairs)
+    rows = _words_rows(run, pairs, "R-precision, unseen (concept, style) pairs")
+    if sizes.concepts:
+        concepts = yield from _hold(run, corpus, "concepts", sizes.concepts)
+        rows += _words_rows(run, concepts, "R-precision, unseen concepts")
+    rows += _set_rows(run, pairs)
+    if sizes.repeats:
+        rows += yield from _colour_shape_row(run)
+    if sizes.relations:
+        rows += yield from _relation_row(run, corpus)
+    if sizes.classes and classes:
+        held = run.shuffle(corpus.held_out("pairs"))
+        rows += yield from class_rows(run, classes, corpus.train_examples, held)
+    if sizes.edits and edit is not None:
+        rows += yield from edit_rows(run, edit, pairs.captions[pairs.asked :], pairs.real[pairs.asked :])
+    if sizes.training:
+        rows += yield from _copies_rows(run, corpus, pairs)
+    rows += [
         *_judge_rows(run, pairs),
         Row(
             key="seconds",
             label="seconds a picture",
             estimate=intervals.mean(run.seconds, seed),
             unit="s",
+            at_most=plan.seconds,
             note=f"asked for {batch} at a time, the first {batch} not counted",
         ),
     ]
+    bars = {row.key: plan.bars.get(row.key, Bar()) for row in rows}
     return Report(
         card=card,
         seed=seed,
         quick=quick,
-        rows=tuple(rows),
+        rows=tuple(replace(row, at_least=bars[row.key].at_least, aim=bars[row.key].aim) for row in rows),
         facts=dict(facts or {}),
         drawn=run.drawn,
         suspects=run.suspects,
     )
-
-
-@final
-class _Run:
-    """What the parts share: drawing with a clock, painting with progress, seeds that are never used twice."""
-
-    def __init__(self, generate: Generate, judge: Judge, seed: int, batch: int, sizes: Sizes) -> None:
-        self.generate, self.judge, self.seed, self.batch, self.sizes = generate, judge, seed, batch, sizes
-        self.next_seed = seed
-        self.warm = False
-        self.seconds: list[float] = []
-        self.drawn: dict[str, list[tuple[str, Image.Image, bool | None]]] = {}
-        self.suspects: list[tuple[Image.Image, Image.Image, float]] = []
-
-    def shuffle(self, items: Sequence[T]) -> list[T]:
-        """The items in an order that the seed decides."""
-        return [items[i] for i in np.random.default_rng(self.seed).permutation(len(items))]
-
-    def draw(self, stage: str, prompts: Sequence[str]) -> Steps[list[Image.Image]]:
-        """One picture a prompt."""
-        made: list[Image.Image] = []
-        for start in range(0, len(prompts), self.batch):
-            part = prompts[start : start + self.batch]
-            seeds = range(self.next_seed, self.next_seed + len(part))
-            self.next_seed += len(part)
-            began = time.perf_counter()
-            pictures = list(self.generate(part, seeds))
-            spent = (time.perf_counter() - began) / len(part)
-            if len(pictures) != len(part):
-                raise ValueError(f"{len(part)} pictures were asked for and {len(pictures)} drawn")
-            # The first call pays for loading, and a short batch is no fair share of a full one.
-            if self.warm and len(part) == self.batch:
-                self.seconds.append(spent)
-            self.warm = True
-            made += pictures
-            yield Progress(stage, len(made), len(prompts), lambda shown=tuple(pictures): shown)
-        self.drawn[stage] = [(prompt, picture, None) for prompt, picture in zip(prompts, made, strict=True)]
-        return made
-
-    def paint(self, stage: str, examples: Sequence[Example]) -> Steps[list[Image.Image]]:
-        """The examples' own pictures."""
-        painted: list[Image.Image] = []
-        for example in examples:
-            painted.append(example.picture())
-            if len(painted) % 64 == 0:
-                yield Progress(stage, len(painted), len(examples), lambda shown=tuple(painted[-8:]): shown)
-        return painted
-
-    def decide(self, stage: str, right: Sequence[bool]) -> Estimate:
-        """Note which of a stage's pictures are right."""
-        self.drawn[stage] = [(prompt, made, ok) for (prompt, made, _), ok in zip(self.drawn[stage], right, strict=True)]
-        return intervals.share(right)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +161,7 @@ class _Held:
         return len(self.made)
 
 
-def _hold(run: _Run, corpus: Corpus, split: Split, most: int) -> Steps[_Held]:
+def _hold(run: Run, corpus: Corpus, split: Split, most: int) -> Steps[_Held]:
     """Draw at most ``most`` captions of a split and at most half of them: the rest is what real pictures look like."""
     examples = run.shuffle(corpus.held_out(split))[:MOST_REAL]
     captions = [example.caption for example in examples]
@@ -231,9 +171,7 @@ def _hold(run: _Run, corpus: Corpus, split: Split, most: int) -> Steps[_Held]:
     return _Held(split=split, captions=captions, real=real, real_seen=real_seen, made=made, made_seen=made_seen)
 
 
-def _words_rows(
-    run: _Run, held: _Held, label: str, *, at_least: float | None = None, aim: float | None = None
-) -> list[Row]:
+def _words_rows(run: Run, held: _Held, label: str) -> list[Row]:
     """R-precision and CLIP score, for the pictures made and for the real ones of the same captions."""
     if not held.asked:
         return []
@@ -242,6 +180,11 @@ def _words_rows(
     wrong = distractors(captions, pool, count, run.seed)
     texts, others, own = embed_texts(run.judge, captions), embed_texts(run.judge, pool), held.real_seen[: held.asked]
     hits, real_hits = r_precision(held.made_seen, texts, others, wrong), r_precision(own, texts, others, wrong)
+    fooled = score = None
+    if run.critic is not None:
+        seen, told = embed_pictures(run.critic, held.made), embed_texts(run.critic, captions)
+        fooled = r_precision(seen, told, embed_texts(run.critic, pool), wrong).double().mean().item()
+        score = clip_score(seen, told).mean().item()
     return [
         Row(
             key=f"r_precision_{held.split}",
@@ -249,19 +192,19 @@ def _words_rows(
             estimate=run.decide(held.split, hits.tolist()),
             unit="%",
             real=real_hits.double().mean().item(),
-            at_least=at_least,
-            aim=aim,
+            critic=fooled,
         ),
         Row(
             key=f"clip_score_{held.split}",
             label=f"CLIP score by the judge, unseen {held.split}",
             estimate=intervals.mean(clip_score(held.made_seen, texts).tolist(), run.seed),
             real=clip_score(own, texts).mean().item(),
+            critic=score,
         ),
     ]
 
 
-def _set_rows(run: _Run, held: _Held) -> list[Row]:
+def _set_rows(run: Run, held: _Held) -> list[Row]:
     """How the set of pictures made compares with real ones, and as many other real ones with the same."""
     made, own, rest = held.made_seen, held.real_seen[: held.asked], held.real_seen[held.asked :]
     if len(made) < 20:
@@ -287,7 +230,7 @@ def _set_rows(run: _Run, held: _Held) -> list[Row]:
     return rows
 
 
-def _copies_rows(run: _Run, corpus: Corpus, held: _Held) -> Steps[list[Row]]:
+def _copies_rows(run: Run, corpus: Corpus, held: _Held) -> Steps[list[Row]]:
     """Whether pictures made lie nearer to training pictures than unseen real pictures do."""
     training = corpus.train_examples(run.sizes.training, run.seed + 1)
     if not held.asked or not training:
@@ -318,7 +261,7 @@ def _copies_rows(run: _Run, corpus: Corpus, held: _Held) -> Steps[list[Row]]:
     return rows
 
 
-def _judge_rows(run: _Run, held: _Held) -> list[Row]:
+def _judge_rows(run: Run, held: _Held) -> list[Row]:
     """How good the judge is."""
     if not held.captions:
         return []
@@ -335,10 +278,10 @@ def _judge_rows(run: _Run, held: _Held) -> list[Row]:
     ]
 
 
-def _colour_shape_row(run: _Run) -> Steps[list[Row]]:
+def _colour_shape_row(run: Run) -> Steps[list[Row]]:
     """One plain shape in one colour, both named."""
     asked = [(colour, shape) for colour in ASKED_COLOURS for shape in ASKED_SHAPES for _ in range(run.sizes.repeats)]
-    made = yield from run.draw("colour and shape", [f"{_article(colour)} {shape}" for colour, shape in asked])
+    made = yield from run.draw("colour and shape", [f"{article(colour)} {shape}" for colour, shape in asked])
     things = [checker.found(picture) for picture in made]
     right = [checker.shows(seen, thing) for seen, thing in zip(things, asked, strict=True)]
     main = [seen[0] if seen else None for seen in things]
@@ -350,8 +293,6 @@ def _colour_shape_row(run: _Run) -> Steps[list[Row]]:
             label=f'"a {{colour}} {{shape}}", {len(ASKED_COLOURS)} colours x {len(ASKED_SHAPES)} shapes, both right',
             estimate=run.decide("colour and shape", right),
             unit="%",
-            at_least=0.75,
-            aim=0.95,
             note=f"by the checker; the colour {colour_right:.0%}, the shape {shape_right:.0%}",
         )
     ]
@@ -363,7 +304,7 @@ _RELATION: Final = re.compile(
 )
 
 
-def _relation_row(run: _Run, corpus: Corpus) -> Steps[list[Row]]:
+def _relation_row(run: Run, corpus: Corpus) -> Steps[list[Row]]:
     """Held-out relations between shapes; "next to" is left out, for chance alone often gets it right."""
     asked: list[tuple[Example, checker.Thing, checker.Relation, checker.Thing]] = []
     for example in run.shuffle(corpus.held_out("relations")):
@@ -387,12 +328,6 @@ def _relation_row(run: _Run, corpus: Corpus) -> Steps[list[Row]]:
             estimate=run.decide("relations", right),
             unit="%",
             real=float(np.mean(real_right)),
-            at_least=0.4,
-            aim=0.8,
             note="by the checker; " + ", ".join(f"{where} {np.mean(hits):.0%}" for where, hits in by_relation.items()),
         )
     ]
-
-
-def _article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

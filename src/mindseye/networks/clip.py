@@ -60,6 +60,7 @@ class Text:
         width: channels.
         layers: transformer blocks.
         heads: attention heads.
+        hidden: channels inside the perceptrons; 4 x `width` if None.
         activation: `quick_gelu` in OpenAI's weights, `gelu` in most of OpenCLIP's.
     """
 
@@ -68,6 +69,7 @@ class Text:
     width: int = 512
     layers: int = 12
     heads: int = 8
+    hidden: int | None = None
     activation: Activation = "quick_gelu"
 
 
@@ -182,7 +184,8 @@ class VisionTransformer(nn.Module):
         x = x.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         x = F.linear(x, self.patches.weight.flatten(1))
         x = torch.cat([self.summary.to(x.dtype).expand(len(x), 1, -1), x], dim=1) + self.positions.to(x.dtype)
-        x, _ = self.stack(self.first_norm(x))
+        # Only the class token is looked at afterwards: the last block need not answer for the others.
+        x, _ = self.stack(self.first_norm(x), last=1)
         return self.final_norm(x[:, 0]) @ self.projection
 
 
@@ -199,7 +202,7 @@ class TextTransformer(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Parameter(_normal(config.length, config.width, std=0.01))
-        self.stack = Stack(config.width, config.layers, config.heads, activation=config.activation)
+        self.stack = Stack(config.width, config.layers, config.heads, config.hidden, config.activation)
         self.final_norm = nn.LayerNorm(config.width)
         scale = config.width**-0.5
         self.projection = None if embed is None else nn.Parameter(_normal(config.width, embed, std=scale))

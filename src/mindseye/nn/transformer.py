@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias, final
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mindseye.nn.attention import attend
 from mindseye.nn.cache import KeyValues
@@ -80,7 +81,8 @@ class Block(nn.Module):
         mask: Bool[Tensor, "B L"] | None = None,
         causal: bool = False,
         cache: KeyValues | None = None,
-    ) -> Float[Tensor, "B L D"]:
+        most: int | None = None,
+    ) -> Float[Tensor, "B M D"]:
         """One step of refinement.
 
         Args:
@@ -88,8 +90,16 @@ class Block(nn.Module):
             mask: True where a place may be looked at.
             causal: hides what comes later.
             cache: keys and values of the places before; those of `x` are added to it.
+            most: answer for the first so many places alone, which look at all; not with `causal` or a `cache`.
         """
-        q, k, v = self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
+        seen = self.attention_norm(x)
+        if most is None:
+            q, k, v = self.qkv(seen).chunk(3, dim=-1)
+        else:
+            width, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
+            q = F.linear(seen[:, :most], weight[:width], None if bias is None else bias[:width])
+            k, v = F.linear(seen, weight[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
+            x = x[:, :most]
         if cache is not None:
             k, v = cache.append(k, v)
         x = x + self.out(attend(q, k, v, heads=self.heads, mask=mask, causal=causal))
@@ -205,7 +215,8 @@ class Stack(nn.Module):
         mask: Bool[Tensor, "B L"] | None = None,
         causal: bool = False,
         skip: int = 0,
-    ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L D"]]:
+        last: int | None = None,
+    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B N D"]]:
         """Runs all blocks.
 
         Args:
@@ -213,6 +224,7 @@ class Stack(nn.Module):
             mask: True where a place may be looked at.
             causal: hides later places from earlier ones.
             skip: blocks to leave out of the second answer, 0 to `layers`.
+            last: how many places the last block answers for, from the first on; all when None.
 
         Returns:
             what left the last block, and what left the last but `skip`.
@@ -221,7 +233,7 @@ class Stack(nn.Module):
             raise ValueError(f"cannot skip {skip} of {len(self.blocks)} blocks")
         early = x
         for index, block in enumerate(self.blocks, start=1):
-            x = block(x, mask, causal)
+            x = block(x, mask, causal, most=last if index == len(self.blocks) else None)
             if index == len(self.blocks) - skip:
                 early = x
         return x, early

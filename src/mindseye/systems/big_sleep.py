@@ -13,18 +13,16 @@ from typing import ClassVar, final
 from mindseye.ascent.biggan import BigGANCanvas, Wishes, first_logits
 from mindseye.ascent.loop import ascend
 from mindseye.critique.augment import NERDY
-from mindseye.critique.critic import ClipCritic, critics_of
 from mindseye.critique.cuts import FAMILIES, Scheme, big_sleep
 from mindseye.critique.terms import Likeness
 from mindseye.networks.biggan import BigGAN
-from mindseye.networks.clip import CLIP
 from mindseye.noise import Noise
 from mindseye.request import Request, Steps
 from mindseye.shapes import Pixels
 from mindseye.systems import painting
 from mindseye.systems.base import known, option
+from mindseye.systems.listening import Listening
 from mindseye.systems.painting import Scene, toward
-from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["BigSleep"]
 
@@ -59,33 +57,16 @@ class Knobs(painting.Knobs):
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BigSleep:
+class BigSleep(Listening):
     """Text to pictures by what a class-conditional generator hears.
 
     Attributes:
         generator: What draws.
-        clip: The critic.
-        tokenizer: Its tokenizer.
-        clip_2: A second critic; their opinions are added.
-        tokenizer_2: Its tokenizer.
-        clip_3: A third.
-        tokenizer_3: Its tokenizer.
     """
 
     Options: ClassVar[type] = Knobs
 
     generator: BigGAN
-    clip: CLIP
-    tokenizer: Tokenizer
-    clip_2: CLIP | None = None
-    tokenizer_2: Tokenizer | None = None
-    clip_3: CLIP | None = None
-    tokenizer_3: Tokenizer | None = None
-
-    @property
-    def critics(self) -> tuple[ClipCritic, ...]:
-        """Who looks."""
-        return critics_of((self.clip, self.tokenizer), (self.clip_2, self.tokenizer_2), (self.clip_3, self.tokenizer_3))
 
     def notices(self, request: Request) -> list[str]:
         """What will not be done to the letter: the generator has one size."""

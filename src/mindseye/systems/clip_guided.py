@@ -12,18 +12,16 @@ Guidance is in thousands of the notebooks' ``clip_guidance_scale``. Sampler "anc
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from mindseye.critique.critic import ClipCritic, critics_of
 from mindseye.critique.cuts import FAMILIES, scheme
 from mindseye.diffusion.denoiser import Prediction
 from mindseye.networks.adm import ADM
-from mindseye.networks.clip import CLIP
 from mindseye.noise import Noise
 from mindseye.request import Request, Steps
 from mindseye.shapes import Pixels
 from mindseye.systems import steering
 from mindseye.systems.base import known, option
+from mindseye.systems.listening import Listening
 from mindseye.systems.steering import Steering
-from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["CLIPGuided", "Knobs"]
 
@@ -45,17 +43,11 @@ class Knobs(steering.Knobs):
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CLIPGuided:
+class CLIPGuided(Listening):
     """Text to pictures by a steered diffusion model.
 
     Attributes:
         unet: Over pixels, with or without a learned variance and classes.
-        clip: The critic.
-        tokenizer: Its tokenizer.
-        clip_2: A second critic; their opinions are added.
-        tokenizer_2: Its tokenizer.
-        clip_3: A third.
-        tokenizer_3: Its tokenizer.
         prediction: What the U-Net was trained to predict.
         schedule: The noise levels it was trained on, a key of `mindseye.diffusion.schedule.SCHEDULES`.
     """
@@ -64,19 +56,8 @@ class CLIPGuided:
     samplers: ClassVar[tuple[str, ...]] = steering.samplers
 
     unet: ADM
-    clip: CLIP
-    tokenizer: Tokenizer
-    clip_2: CLIP | None = None
-    tokenizer_2: Tokenizer | None = None
-    clip_3: CLIP | None = None
-    tokenizer_3: Tokenizer | None = None
     prediction: Prediction = "eps"
     schedule: str = "linear"
-
-    @property
-    def critics(self) -> tuple[ClipCritic, ...]:
-        """Who looks."""
-        return critics_of((self.clip, self.tokenizer), (self.clip_2, self.tokenizer_2), (self.clip_3, self.tokenizer_3))
 
     @property
     def multiple(self) -> int:

@@ -18,17 +18,15 @@ from mindseye.ascent.optimizers import OPTIMIZERS
 from mindseye.ascent.pixels import PixelCanvas
 from mindseye.ascent.siren import SirenCanvas
 from mindseye.critique.augment import NERDY
-from mindseye.critique.critic import ClipCritic, critics_of
 from mindseye.critique.cuts import FAMILIES, Scheme, deep_daze
-from mindseye.networks.clip import CLIP
 from mindseye.networks.siren import Config, Siren
 from mindseye.noise import Noise
 from mindseye.request import Request, Steps
 from mindseye.shapes import Pixels
 from mindseye.systems import painting
 from mindseye.systems.base import known, option
+from mindseye.systems.listening import Listening
 from mindseye.systems.painting import Scene, toward
-from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["DeepDaze"]
 
@@ -66,34 +64,17 @@ class Knobs(painting.Knobs):
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DeepDaze:
+class DeepDaze(Listening):
     """Text to pictures by a network a picture.
 
     Attributes:
-        clip: The critic.
-        tokenizer: Its tokenizer.
-        clip_2: A second critic; their opinions are added.
-        tokenizer_2: Its tokenizer.
-        clip_3: A third.
-        tokenizer_3: Its tokenizer.
         rate: Learning rate of the SIREN where the options say none; 1e-5 was published for the size published and
             twenty thousand steps, small networks bear and need more.
     """
 
     Options: ClassVar[type] = Knobs
 
-    clip: CLIP
-    tokenizer: Tokenizer
-    clip_2: CLIP | None = None
-    tokenizer_2: Tokenizer | None = None
-    clip_3: CLIP | None = None
-    tokenizer_3: Tokenizer | None = None
     rate: float = 1e-5
-
-    @property
-    def critics(self) -> tuple[ClipCritic, ...]:
-        """Who looks."""
-        return critics_of((self.clip, self.tokenizer), (self.clip_2, self.tokenizer_2), (self.clip_3, self.tokenizer_3))
 
     def notices(self, request: Request) -> list[str]:
         """What will not be done to the letter."""

@@ -16,22 +16,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 from mindseye.critique.augment import DISCO
-from mindseye.critique.critic import ClipCritic, critics_of
 from mindseye.critique.cuts import Scheme, disco
 from mindseye.diffusion.critic_guidance import SecondaryDenoiser
 from mindseye.diffusion.denoiser import Prediction
 from mindseye.networks.adm import ADM
-from mindseye.networks.clip import CLIP
 from mindseye.networks.secondary import Secondary
 from mindseye.noise import Noise
 from mindseye.request import Request, Steps
 from mindseye.shapes import Pixels
 from mindseye.systems import steering
 from mindseye.systems.base import known, option
+from mindseye.systems.listening import Listening
 from mindseye.systems.perlin import perlin
 from mindseye.systems.steering import Mirror, Steering
 from mindseye.text.keyframes import read_schedule
-from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["Disco", "Knobs"]
 
@@ -73,18 +71,12 @@ class Knobs(steering.Knobs):
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Disco:
+class Disco(Listening):
     """Text to pictures by a steered diffusion model.
 
     Attributes:
         unet: Over pixels.
-        clip: The critic.
-        tokenizer: Its tokenizer.
         secondary: Makes what the critics see, cheaply; None = the U-Net does.
-        clip_2: A second critic; their opinions are added.
-        tokenizer_2: Its tokenizer.
-        clip_3: A third.
-        tokenizer_3: Its tokenizer.
         prediction: What the U-Net was trained to predict.
         schedule: The noise levels it was trained on, a key of `mindseye.diffusion.schedule.SCHEDULES`.
     """
@@ -93,20 +85,9 @@ class Disco:
     samplers: ClassVar[tuple[str, ...]] = steering.samplers
 
     unet: ADM
-    clip: CLIP
-    tokenizer: Tokenizer
     secondary: Secondary | None = None
-    clip_2: CLIP | None = None
-    tokenizer_2: Tokenizer | None = None
-    clip_3: CLIP | None = None
-    tokenizer_3: Tokenizer | None = None
     prediction: Prediction = "eps"
     schedule: str = "linear"
-
-    @property
-    def critics(self) -> tuple[ClipCritic, ...]:
-        """Who looks."""
-        return critics_of((self.clip, self.tokenizer), (self.clip_2, self.tokenizer_2), (self.clip_3, self.tokenizer_3))
 
     @property
     def multiple(self) -> int:

@@ -45,6 +45,16 @@ class PlainOptions:
     truncation: float = option(1.0, "how far from the middle noise is drawn; less is more typical", low=0, high=1)
 
 
+_CHOOSER = "a CLIP of your library to choose by in place of its own: NAME; pocket is ours"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenOptions(PlainOptions):
+    """The same, with a chooser of one's own."""
+
+    critics: str = option("", _CHOOSER)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassOptions:
     """The knobs of a generator that names classes."""
@@ -53,6 +63,7 @@ class ClassOptions:
     variation_strength: float = option(0.0, "how far to go there", low=0, high=1)
     truncation: float = option(0.7, "how far from the middle noise is drawn; less is more typical", low=0, high=1)
     classes: str = option("", "paint these, as 'cat' or '3' or 'cat:2, dog:1'; empty = what the prompt says")
+    critics: str = option("", _CHOOSER)
     mix: int = option(1, "how many of the nearest classes are mixed where the prompt names none", low=1, high=100)
     compat: bool = option(False, "between two rows of norm statistics, do as the release does")
 
@@ -68,7 +79,7 @@ class GAN:
         tokenizer: The CLIP's.
     """
 
-    Options: ClassVar[type] = PlainOptions
+    Options: ClassVar[type] = ChosenOptions
 
     generator: Any
     clip: CLIP | None = None

@@ -21,9 +21,7 @@ from torch.nn import functional as F
 from mindseye.ascent.canvas import Canvas
 from mindseye.ascent.codebook import CodebookCanvas, random_codes
 from mindseye.ascent.logits import LogitCanvas, evened
-from mindseye.critique.critic import ClipCritic, critics_of
 from mindseye.errors import SizeError
-from mindseye.networks.clip import CLIP
 from mindseye.networks.discrete_vae import DiscreteVAE
 from mindseye.networks.dvae import DVAE
 from mindseye.networks.vit_vqgan import ViTVQGAN
@@ -34,8 +32,8 @@ from mindseye.request import Request, Steps
 from mindseye.shapes import Latents, Pixels
 from mindseye.systems import painting
 from mindseye.systems.base import known, option
+from mindseye.systems.listening import Listening
 from mindseye.systems.painting import Scene
-from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["VQGANCLIP"]
 
@@ -67,33 +65,21 @@ class Knobs(painting.Knobs):
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class VQGANCLIP:
+class VQGANCLIP(Listening):
     """Text to pictures by codes.
 
     Attributes:
         codec: Pixels to codes and back.
-        clip: The critic.
-        tokenizer: Its tokenizer.
-        clip_2: A second critic; their opinions are added.
-        tokenizer_2: Its tokenizer.
-        clip_3: A third.
-        tokenizer_3: Its tokenizer.
     """
 
     Options: ClassVar[type] = Knobs
 
     codec: Vectors | Shares
-    clip: CLIP
-    tokenizer: Tokenizer
-    clip_2: CLIP | None = None
-    tokenizer_2: Tokenizer | None = None
-    clip_3: CLIP | None = None
-    tokenizer_3: Tokenizer | None = None
 
     @property
-    def critics(self) -> tuple[ClipCritic, ...]:
-        """Who looks."""
-        return critics_of((self.clip, self.tokenizer), (self.clip_2, self.tokenizer_2), (self.clip_3, self.tokenizer_3))
+    def multiple(self) -> int:
+        """Sides are multiples of this."""
+        return self.codec.factor
 
     def notices(self, request: Request) -> list[str]:
         """What will not be done to the letter."""
@@ -113,7 +99,7 @@ class VQGANCLIP:
             SizeError: Sides that are no multiples of the codec's factor.
         """
         width, height = known(request.size, "size")
-        factor = self.codec.factor
+        factor = self.multiple
         if width % factor or height % factor:
             raise SizeError(f"{width}x{height}: sides must be multiples of {factor}")
         scene = Scene.of(self.critics, request, options, painting.cutting(options))

@@ -18,7 +18,7 @@ from mindseye.networks.clip import CLIP, HALF, Config, ResNet, Text, ViT
 
 TEXT = Text(vocabulary=50, length=12, width=128, layers=3, heads=2)
 VIT = Config(text=TEXT, image=ViT(size=32, patch=8, width=128, layers=2, heads=2), embed=24)
-RESNET = replace(VIT, image=ResNet(size=64, width=8, layers=(2, 1, 2, 1), heads=4))
+RESNET = replace(VIT, text=replace(TEXT, hidden=96), image=ResNet(size=64, width=8, layers=(2, 1, 2, 1), heads=4))
 
 
 def network(config):
@@ -79,7 +79,7 @@ def test_openai_program(config, tmp_path):
 @pytest.mark.parametrize("config", [VIT, RESNET], ids=["vit", "resnet"])
 def test_open_clip_files(config, tmp_path):
     image = replace(config.image, activation="gelu") if isinstance(config.image, ViT) else config.image
-    exact = network(replace(config, text=replace(TEXT, activation="gelu"), image=image))
+    exact = network(replace(config, text=replace(config.text, activation="gelu"), image=image))
     tensors = openai(exact)
     save_file(tensors, tmp_path / "some.safetensors")
     (note,) = same(tmp_path / "some.safetensors", exact)

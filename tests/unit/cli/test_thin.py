@@ -21,12 +21,16 @@ def test_evaluate_draws_with_the_card_and_prints_the_report(painter, monkeypatch
     from mindseye.evaluation import report
     from mindseye.evaluation.figures import Report, Row
     from mindseye.evaluation.intervals import Estimate
+    from mindseye.evaluation.plan import DIFFUSION
 
     drawn = {}
 
-    def measure(card, generate, corpus, judge, quick, *, seed, facts):
+    def measure(card, generate, corpus, judge, quick, *, plan, critic, edit, classes, album, seed, facts):
         yield Progress("half", 1, 2, tuple)
         drawn["pictures"] = generate(["a red fox", "a blue fox"], [7, 8])
+        assert edit("a blue fox", 7, drawn["pictures"][0]).size == (16, 16)
+        assert (plan, critic, classes) == (DIFFUSION, None, ())
+        drawn["album"] = album
         row = Row(key="right", label="right pictures", estimate=Estimate(value=0.5, low=0.25, high=0.75, n=4), unit="%")
         pictures = [("a red fox", drawn["pictures"][0], True)]
         return Report(
@@ -43,8 +47,23 @@ def test_evaluate_draws_with_the_card_and_prints_the_report(painter, monkeypatch
     first, second = drawn["pictures"]
     assert first.size == second.size == (16, 16) and first.tobytes() != second.tobytes()
     assert Path("some-pairs.png").is_file()
-    assert main(["evaluate", "painter"]) == 0
+    assert drawn["album"] is None and "R-precision of unseen pairs" in found["facts"]["figures"]
+    assert main(["evaluate", "painter", "--keep", "."]) == 0
+    assert drawn["album"].folder == Path()
     assert "50.0 %" in capsys.readouterr().out
+
+
+def test_evaluate_shows_pictures_to_the_critic_that_a_card_brings():
+    from mindseye.engine.engine import Engine
+    from mindseye.zoo import find
+
+    engine = Engine(device="cpu")
+    for name in ("deep-daze-pocket", "stable-diffusion-pocket"):
+        card, system = find(name), engine.load(name)
+        critic, named = evaluate._critic(card, system)
+        assert named == "clip-pocket" and critic.size == 64
+        assert critic.embed_text(["a red apple"]).shape == (1, 192)
+        assert evaluate._classes(system) == ()
 
 
 def test_evaluate_without_a_corpus_says_how_to_make_it(monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Parts that options call by name: critics and the second model, out of the library or from a path."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +11,12 @@ from tests.unit.checkpoints import tiny_early as tiny
 from mindseye.checkpoints.library import Library
 from mindseye.engine.calling import Calling
 from mindseye.engine.engine import Engine
+from mindseye.engine.options import knobs
 from mindseye.errors import OptionError, UnknownName, WeightsError, WeightsMissing
 from mindseye.networks.clip import CLIP, Config
 from mindseye.networks.secondary import Secondary
 from mindseye.request import Request, drain
+from mindseye.systems.gan import GAN, ClassGAN, TextGAN
 from mindseye.zoo import POCKET, Foreign, Pocket, Vocabulary
 
 if not (POCKET / "clip-pocket.safetensors").is_file():
@@ -62,7 +65,8 @@ def library(files, tmp_path, monkeypatch):
 def fit(library):
     def go(system=None, **options):
         request = Request(prompt="a", options=options)
-        return Calling(library, Shelf()).fit(Seats() if system is None else system, request)
+        found = Calling(library, Shelf()).fit(Seats() if system is None else system, request)
+        return found.system, found.said
 
     return go
 
@@ -163,13 +167,26 @@ def test_the_engine_listens_to_whom_it_is_told():
         engine.generate(Request(prompt="a", options={"critics": "eyes"}))
 
 
-def test_disco_with_a_second_model_and_a_critic_of_ones_own():
+def test_who_is_called_is_recorded_by_what_the_file_holds(fit, library, files):
+    found = Calling(library, Shelf()).fit(Seats(), Request(prompt="a", options={"critics": "eyes, pocket"}))
+    assert set(found.sources) == {"clip", "tokenizer", "clip_2", "tokenizer_2"}
+    assert found.sources["clip"].part.files == (files / "eyes.safetensors",)
+
+
+def test_a_gan_has_its_chooser_chosen():
+    assert all("critics" in {knob.name for knob in knobs(kind.Options)} for kind in (GAN, ClassGAN))
+    assert "critics" not in {knob.name for knob in knobs(TextGAN.Options)}  # its CLIP is what it was trained with
+
+
+def test_disco_with_a_second_model_and_a_critic_of_ones_own(files):
     engine = Engine(device="cpu", dtype=torch.float32)
     few = {"overview": "[1]*1000", "inner": "[1]*1000", "batches": 1, "secondary": "second", "critics": "eyes"}
     asked = Request(prompt="a red apple", model="disco:adm", size=(16, 16), steps=2, seed=1, options=few)
     result = engine.generate(asked)
     assert result.images[0].size == (16, 16) and result.request.options["secondary"] == "second"
-    system, _ = engine._calling.fit(engine.load("disco:adm"), result.request)
+    for part, name in (("secondary", "second"), ("clip", "eyes")):
+        assert result.weights[part] == hashlib.sha256((files / f"{name}.safetensors").read_bytes()).hexdigest()
+    system = engine._calling.fit(engine.load("disco:adm"), result.request).system
     assert type(system.secondary) is Secondary and type(system.clip) is CLIP and system.clip_2 is None
     assert engine.load("disco:adm").secondary is None
     with pytest.raises(UnknownName, match="secondary"):

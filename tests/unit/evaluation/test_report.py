@@ -14,12 +14,18 @@ from rich.console import Console
 
 from mindseye.data.colours import COLOURS
 from mindseye.data.shapes import coverage
-from mindseye.evaluation import report
+from mindseye.evaluation import plan, report
+from mindseye.evaluation.album import Album
 from mindseye.evaluation.figures import Report, Row
 from mindseye.evaluation.intervals import Estimate
 from mindseye.request import drain
 
-SIZES = report.Sizes(pairs=24, concepts=12, repeats=1, relations=8, training=300)
+PLAN = plan.Plan(
+    full=plan.Sizes(pairs=24),
+    quick=plan.Sizes(pairs=24, concepts=12, repeats=1, relations=8, training=300),
+    bars={"colour_shape": plan.Bar(0.75, 0.95), "r_precision_pairs": plan.Bar(0.5)},
+    seconds=60,
+)
 SPOTS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
 
@@ -99,7 +105,6 @@ class Judge:
 
 
 def shrink(patch):
-    patch.setattr(report, "QUICK", SIZES)
     patch.setattr(report, "ASKED_COLOURS", ("red", "orange", "blue"))
     patch.setattr(report, "ASKED_SHAPES", ("circle", "star"))
 
@@ -116,7 +121,8 @@ def measure(draw, **options):
         calls.append((list(prompts), list(seeds)))
         return [draw(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
 
-    steps = report.evaluate("a-card", generate, Corpus(), Judge(), quick=True, batch=8, **options)
+    given = {"plan": PLAN, "quick": True, "batch": 8, **options}
+    steps = report.evaluate("a-card", generate, Corpus(), Judge(), **given)
     return drain(steps, lambda progress: stages.append(progress)), calls, stages
 
 
@@ -233,22 +239,123 @@ def test_a_corpus_without_held_out_pictures_is_measured_as_far_as_it_goes():
             return []
 
     steps = report.evaluate(
-        "bare", lambda p, s: [obey(*each) for each in zip(p, s, strict=True)], Bare(), Judge(), True
+        "bare", lambda p, s: [obey(*each) for each in zip(p, s, strict=True)], Bare(), Judge(), True, plan=PLAN
     )
     assert list(figures(drain(steps))) == ["colour_shape", "seconds"]
 
 
 def test_a_painter_that_returns_too_few_is_an_error():
     with pytest.raises(ValueError, match="8 pictures were asked for and 1 drawn"):
-        drain(report.evaluate("x", lambda p, s: [shaded(1)], Corpus(), Judge(), True, batch=8))
+        drain(report.evaluate("x", lambda p, s: [shaded(1)], Corpus(), Judge(), True, plan=PLAN, batch=8))
 
 
 def test_closing_early_stops():
-    steps = report.evaluate("x", lambda p, s: [obey(*each) for each in zip(p, s, strict=True)], Corpus(), Judge(), True)
+    steps = report.evaluate(
+        "x", lambda p, s: [obey(*each) for each in zip(p, s, strict=True)], Corpus(), Judge(), True, plan=PLAN
+    )
     next(steps)
     steps.close()
     with pytest.raises(StopIteration):
         next(steps)
+
+
+class Fooled(Judge):
+    """Finds every picture right that its own painter made: it reads a caption's number off the picture's corner."""
+
+    def embed_image(self, pixels):
+        return self.place((pixels[:, :, 0, 0].mean(1) + 1) * 127.5)
+
+
+def signed(prompt, seed):
+    """A picture of any shade, with what was asked written into the corner."""
+    picture = shaded(seed * 37 % 256, seed) if "shade" in prompt else obey(prompt, seed)
+    if "shade" in prompt:
+        picture.paste((int(prompt.split()[1]),) * 3, (0, 0, 1, 1))
+    return picture
+
+
+def test_the_critic_that_guided_stands_beside_the_judge():
+    sizes = plan.Plan(full=plan.Sizes(pairs=24), quick=plan.Sizes(pairs=24))
+    rows = figures(measure(signed, plan=sizes, critic=Fooled())[0])
+    assert set(rows) >= {"r_precision_pairs", "clip_score_pairs", "seconds"} and "relations" not in rows
+    assert rows["r_precision_pairs"].critic == 1 and rows["r_precision_pairs"].estimate.value < 0.2
+    assert rows["clip_score_pairs"].critic > rows["clip_score_pairs"].estimate.value
+    assert rows["frechet"].critic is None
+
+
+def test_bars_are_the_plans():
+    rows = figures(measure(obey, plan=PLAN, quick=False)[0])
+    assert (rows["r_precision_pairs"].at_least, rows["seconds"].at_most) == (0.5, 60)
+    assert "colour_shape" not in rows and rows["clip_score_pairs"].at_least is None
+
+
+def test_what_was_drawn_is_not_drawn_again(tmp_path):
+    album = Album(tmp_path, {"card": "x"})
+    first, calls, _ = measure(obey, album=album)
+    again, none, _ = measure(obey, album=album)
+    assert calls and not none
+    assert figures(again) == figures(first)
+    # Half of it, as after a stop; and nothing of other conditions.
+    for path in sorted(tmp_path.iterdir())[::2]:
+        path.write_bytes(b"half a picture")
+    third, some, _ = measure(obey, album=album)
+    assert 0 < sum(len(prompts) for prompts, _ in some) < sum(len(prompts) for prompts, _ in calls)
+    assert [picture.tobytes() for _, picture, _ in third.drawn["pairs"]] == [
+        picture.tobytes() for _, picture, _ in first.drawn["pairs"]
+    ]
+    assert len(measure(obey, album=Album(tmp_path, {"card": "y"}))[1]) == len(calls)
+
+
+CLASSED = plan.Plan(full=plan.Sizes(pairs=24), quick=plan.Sizes(pairs=24, classes=3))
+TONES = {"dark": 40, "grey": 128, "light": 215}
+
+
+def tone_of(caption):
+    """The class of a shade, if it is near one."""
+    near = [label for label, shade in TONES.items() if abs(int(caption.split()[-1]) - shade) < 12]
+    return near[0] if near else None
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_classes_are_recognised_by_a_classifier_that_never_met_the_painter(monkeypatch, wrong):
+    monkeypatch.setattr("mindseye.evaluation.recognition._kind", tone_of)
+    monkeypatch.setattr("mindseye.evaluation.recognition.LOOKED", 300)
+
+    def paint(prompt, seed):
+        label = prompt.split()[-1]
+        if label not in TONES:
+            return obey(prompt, seed)
+        return shaded(TONES["dark" if wrong else label], seed)
+
+    rows = figures(measure(paint, plan=CLASSED, classes=("dark", "grey", "light", "unheard of"))[0])
+    row = rows["classes"]
+    assert row.estimate.n == 9 and row.estimate.value == pytest.approx(1 / 3 if wrong else 1)
+    assert row.real == 1 and "3 classes" in row.label
+    assert "classes" not in figures(measure(paint, plan=CLASSED)[0])
+
+
+EDITED = plan.Plan(full=plan.Sizes(pairs=24), quick=plan.Sizes(pairs=24, edits=8))
+
+
+def halfway(phrase, seed, start):
+    """The start with a little of the phrase's shade."""
+    return Image.blend(start, obey(phrase, 0), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("edit", "share", "left"),
+    [
+        (lambda phrase, seed, start: start, 0, 1.0),
+        (lambda phrase, seed, start: obey(phrase, seed), 1, 0.5),
+        (halfway, 1, 0.9),
+    ],
+    ids=["nothing", "a new picture", "half way"],
+)
+def test_an_edit_must_say_the_phrase_and_keep_the_picture(edit, share, left):
+    rows = figures(measure(obey, plan=EDITED, edit=edit)[0])
+    assert rows["edits"].estimate.value == share and rows["edits"].estimate.n == 8
+    value = rows["edits_ssim"].estimate.value
+    assert value == pytest.approx(1) if left == 1 else value < 0.5 if left == 0.5 else 0.3 < value < 1
 
 
 def test_the_table_shows_figures_intervals_and_what_is_missing():
@@ -262,11 +369,13 @@ def test_the_table_shows_figures_intervals_and_what_is_missing():
             at_least=0.4,
             aim=0.9,
         ),
-        Row(key="b", label="time", estimate=Estimate(1.5, 1.25, 2, 8), unit="s", note="in batches"),
+        Row(key="b", label="time", estimate=Estimate(1.5, 1.25, 2, 8), unit="s", note="in batches", at_most=1.0),
+        Row(key="d", label="fooled", estimate=Estimate(0.125, 0.1, 0.2, 8), unit="%", critic=0.96875),
         Row(key="c", label="nothing", estimate=Estimate(math.nan, math.nan, math.nan, 0)),
     )
     whole = Report(card="x", seed=3, quick=True, rows=rows, facts={}, drawn={}, suspects=())
-    console = Console(file=io.StringIO(), width=120)
+    assert [row.reached for row in rows] == [True, False, True, True]
+    console = Console(file=io.StringIO(), width=140)
     console.print(whole.table())
     text = console.file.getvalue()
     for words in (
@@ -277,6 +386,9 @@ def test_the_table_shows_figures_intervals_and_what_is_missing():
         "87.5 %",
         "1.50 s",
         "in batches",
+        "at most 1.00 s",
+        "by its critic",
+        "96.9 %",
         "quick",
         "seed 3",
     ):

@@ -110,3 +110,14 @@ def test_a_stacks_start_is_small_where_it_adds_to_the_stream():
     assert stds == pytest.approx(wanted, rel=0.05)
     with pytest.raises(ValueError, match="3 heads do not divide a width of 64"):
         CrossBlock(64, 3)
+
+
+def test_the_last_block_may_answer_for_the_first_places_alone():
+    stack, x = Stack(16, 3, 2), noise(2, 5, 16)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    for seen in (None, mask):
+        torch.testing.assert_close(stack(x, seen, last=2)[0], stack(x, seen)[0][:, :2])
+    leaf = x.clone().requires_grad_()
+    torch.testing.assert_close(
+        *(torch.autograd.grad(stack(leaf, last=last)[0][:, 0].square().sum(), leaf)[0] for last in (1, None))
+    )

@@ -9,9 +9,10 @@ from PIL import Image
 
 from mindseye.checkpoints.save import load_part
 from mindseye.data.colours import COLOURS
+from mindseye.data.kinds import CLASSES, class_of
 from mindseye.errors import DataError
 from mindseye.request import drain
-from mindseye.training.classes import CLASSES, class_of, classified
+from mindseye.training.classes import classified
 from mindseye.training.recipe import Workshop, override
 from mindseye.training.recipes import gan, translator
 from mindseye.training.trainer import train

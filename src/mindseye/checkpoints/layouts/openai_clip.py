@@ -87,6 +87,7 @@ def clip_config(
         "width": width,
         "layers": _count(shapes, f"{before}transformer.resblocks."),
         "heads": max(1, width // 64),
+        "hidden": _hidden(shapes, f"{before}transformer", width),
         "activation": activation,
     }
     embed = shapes[f"{before}text_projection"][1]
@@ -94,18 +95,23 @@ def clip_config(
     return {"text": text, "image": _image_config(shapes, activation), "embed": embed, **colours}
 
 
+def _hidden(shapes: Mapping[str, tuple[int, ...]], stack: str, width: int) -> int | None:
+    """Channels inside a stack's perceptrons; None = four times the width, as usual."""
+    hidden = shapes[f"{stack}.resblocks.0.mlp.c_fc.weight"][0]
+    return None if hidden == 4 * width else hidden
+
+
 def _image_config(shapes: Mapping[str, tuple[int, ...]], activation: str) -> dict[str, Any]:
     """The image tower: a vision transformer has a projection, a residual network a pool that attends."""
     if "visual.proj" in shapes:
         width, _, patch, _ = shapes["visual.conv1.weight"]
-        hidden = shapes["visual.transformer.resblocks.0.mlp.c_fc.weight"][0]
         return {
             "size": math.isqrt(shapes["visual.positional_embedding"][0] - 1) * patch,
             "patch": patch,
             "width": width,
             "layers": _count(shapes, "visual.transformer.resblocks."),
             "heads": max(1, width // HEADS.get(width, 64)),
-            "hidden": None if hidden == 4 * width else hidden,
+            "hidden": _hidden(shapes, "visual.transformer", width),
             "activation": activation,
         }
     if "visual.attnpool.positional_embedding" in shapes:

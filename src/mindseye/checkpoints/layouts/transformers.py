@@ -86,8 +86,7 @@ def text_config(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     """
     values = values.get("text_config", values) if "hidden_size" not in values else values
     width = int(values["hidden_size"])
-    if int(values["intermediate_size"]) != 4 * width:
-        raise ValueError(f"its perceptrons are {values['intermediate_size']} wide; 4 x {width} is supported")
+    hidden = int(values["intermediate_size"])
     if values.get("hidden_act", "quick_gelu") not in ("quick_gelu", "gelu"):
         raise ValueError(f"its activation is {values['hidden_act']}; quick_gelu and gelu are supported")
     return {
@@ -97,6 +96,7 @@ def text_config(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
             "width": width,
             "layers": int(values["num_hidden_layers"]),
             "heads": int(values["num_attention_heads"]),
+            "hidden": None if hidden == 4 * width else hidden,
             "activation": values.get("hidden_act", "quick_gelu"),
         },
         "image": None,
@@ -122,6 +122,7 @@ def text_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     prefix = "text_model." if "text_model.final_layer_norm.weight" in shapes else ""
     width = shapes[f"{prefix}final_layer_norm.weight"][0]
     layers = {key.split(".layers.")[1].split(".")[0] for key in shapes if ".layers." in f".{key}"}
+    hidden = shapes.get(f"{prefix}encoder.layers.0.mlp.fc1.weight", (4 * width,))[0]
     return {
         "text": {
             "vocabulary": shapes[f"{prefix}embeddings.token_embedding.weight"][0],
@@ -129,6 +130,7 @@ def text_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
             "width": width,
             "layers": len(layers),
             "heads": max(1, width // 64),
+            "hidden": None if hidden == 4 * width else hidden,
             "activation": "quick_gelu",
         },
         "image": None,
@@ -149,7 +151,7 @@ def text_json(config: "Config") -> dict[str, Any]:
         "pad_token_id": 1,
         "hidden_act": text.activation,
         "hidden_size": text.width,
-        "intermediate_size": 4 * text.width,
+        "intermediate_size": text.hidden or 4 * text.width,
         "layer_norm_eps": 1e-5,
         "max_position_embeddings": text.length,
         "model_type": "clip_text_model",

@@ -1,0 +1,23 @@
+"""Every system has a plan, and a plan asks of it what it can do."""
+
+import pytest
+
+from mindseye.evaluation.plan import DIFFUSION, PLANS, plan_of
+from mindseye.zoo import ZOO
+
+
+@pytest.mark.parametrize("card", ZOO, ids=lambda card: card.name)
+def test_every_card_has_a_plan_of_its_own_with_bars_for_what_it_asks(card):
+    plan = plan_of(card.system)
+    assert card.system.rpartition(":")[2] in PLANS
+    for sizes in (plan.full, plan.quick):
+        assert sizes.pairs >= 20  # fewer have no distance between sets
+    assert plan.full.pairs >= 200
+    asked = {"classes": plan.full.classes, "edits": plan.full.edits, "relations": plan.full.relations}
+    assert all(asked[key] for key in plan.bars if key in asked)
+
+
+def test_words_for_what_is_asked():
+    assert "edits by a phrase" in PLANS["VQGANCLIP"].full.figures
+    assert "class accuracy" in PLANS["ClassGAN"].full.figures and "relations" not in PLANS["ClassGAN"].full.figures
+    assert plan_of("somewhere:Else") is DIFFUSION
