@@ -248,6 +248,9 @@ def test_previews_of_large_pictures(system):
     class Glance:
         factor = 8
 
+        def encode(self, pixels):
+            raise AssertionError("nobody encodes for a look")
+
         def decode(self, latents):
             return torch.zeros(len(latents), 3, 8, 8)
 
