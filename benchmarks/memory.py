@@ -73,11 +73,9 @@ def ours(folder: Path, kind: str) -> Any:
     elif kind:
         policy = Policy(dtype=torch.bfloat16, keep=False, memory_format=torch.channels_last)
     parts = identify(folder).parts
-    plain = Policy(dtype=policy.dtype, keep=False, memory_format=policy.memory_format)
-    text = arrange(load_foreign(parts["text"], plain.stored), plain)
-    unet, codec = (
+    text, unet, codec = (
         arrange(load_foreign(parts[name], policy.stored, memory_format=policy.memory_format, later=True), policy)
-        for name in ("unet", "codec")
+        for name in ("text", "unet", "codec")
     )
 
     def draw(ids: torch.Tensor, x: torch.Tensor, done: Callable[[], None]) -> torch.Tensor:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mindseye.nn.attention import attend
+from mindseye.nn.layers import Linear
 
 Activation = Literal["quick_gelu", "gelu"]
 """Which curve a perceptron bends by: OpenAI's approximation, or the exact Gaussian one."""
@@ -46,11 +47,11 @@ class Block(nn.Module):
         hidden = hidden or 4 * width
         self.heads, self.activate = heads, ACTIVATIONS[activation]
         self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
+        self.up = Linear(width, hidden)
+        self.down = Linear(hidden, width)
 
     def forward(
         self, x: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"] | None = None, causal: bool = False
