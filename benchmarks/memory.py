@@ -2,12 +2,13 @@
 
 A folder as diffusers writes it, with random weights of Stable Diffusion 1.5 in half precision, is made once; then each
 variant loads it, encodes two texts, takes two guided steps (more take no more memory) and decodes. Reported are the
-peak resident set, which counts mapped files too, that of the process before it loads anything, and the seconds from
-the start of loading, imports left out, until everything is ready.
+peak resident set, which counts mapped files too, that of the process before it loads anything, the seconds from the
+start of loading, imports left out, until everything is ready, and what the processor did meanwhile; and the two steps,
+of which ours pays in the first for layers that are widened only when they are called.
 
-    python benchmarks/memory.py [--size 512] [--rounds 3] [--folder DIR]
+    python benchmarks/memory.py [--size 512] [--rounds 3] [--folder DIR] [--variants NAME ...]
 
-Writes benchmarks/results/memory-<machine>.json.
+Writes benchmarks/results/memory-<machine>.json; of another size than 512, memory-<size>-<machine>.json.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +73,19 @@ def ours(folder: Path, kind: str) -> Any:
     elif kind:
         policy = Policy(dtype=torch.bfloat16, keep=False, memory_format=torch.channels_last)
     parts = identify(folder).parts
-    plain = Policy(dtype=policy.dtype, keep=False, memory_format=policy.memory_format)
-    text = arrange(load_foreign(parts["text"], plain.stored), plain)
-    unet = arrange(load_foreign(parts["unet"], policy.stored, memory_format=policy.memory_format), policy)
-    codec = arrange(load_foreign(parts["codec"], policy.stored, memory_format=policy.memory_format), policy)
+    text, unet, codec = (
+        arrange(load_foreign(parts[name], policy.stored, memory_format=policy.memory_format, later=True), policy)
+        for name in ("text", "unet", "codec")
+    )
 
-    def draw(ids: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def draw(ids: torch.Tensor, x: torch.Tensor, done: Callable[[], None]) -> torch.Tensor:
         tokens, _ = text.text(ids)  # type: ignore[operator]
         x = x.to(policy.dtype)
         for step in (900.0, 500.0):
+            done()
             null, cond = unet(torch.cat([x, x]), torch.tensor([step, step]), tokens.to(policy.dtype)).chunk(2)
             x = x - 0.1 * (null + 7.5 * (cond - null))
+        done()
         return (Tiled(codec, tile=32) if small else codec).decode(x)  # type: ignore[operator, arg-type]
 
     return draw
@@ -96,13 +100,15 @@ def theirs(folder: Path, dtype: torch.dtype) -> Any:
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype).eval()
     codec = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=dtype).eval()
 
-    def draw(ids: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def draw(ids: torch.Tensor, x: torch.Tensor, done: Callable[[], None]) -> torch.Tensor:
         tokens = text(ids).last_hidden_state
         x = x.to(dtype)
         for step in (900.0, 500.0):
+            done()
             both = unet(torch.cat([x, x]), torch.tensor([step, step]), tokens, return_dict=False)[0]
             null, cond = both.chunk(2)
             x = x - 0.1 * (null + 7.5 * (cond - null))
+        done()
         return codec.decode(x / 0.18215, return_dict=False)[0]
 
     return draw
@@ -135,17 +141,20 @@ def measure(name: str, folder: Path, size: int) -> dict[str, float]:
     ids = torch.full((2, 77), 49407)
     ids[:, 0], ids[0, 1:5] = 49406, torch.tensor([320, 736, 3055, 267])
     x = torch.randn(1, 4, size // 8, size // 8, generator=torch.Generator().manual_seed(0))
-    before, start = peak(), time.perf_counter()
+    before, start, busy = peak(), time.perf_counter(), time.process_time()
     if mine:
         draw = ours(folder, name.removeprefix("mindseye").strip())
     else:
         draw = theirs(folder, torch.bfloat16 if name.endswith("16") else torch.float32)
-    ready = time.perf_counter() - start
-    loaded = peak()
-    picture = draw(ids, x)
+    ready, worked, loaded = time.perf_counter() - start, time.process_time() - busy, peak()
+    laps: list[float] = []
+    picture = draw(ids, x, lambda: laps.append(time.perf_counter()))
     if picture.shape != (1, 3, size, size):
         raise ValueError(f"drew {tuple(picture.shape)}")
-    return {"imports GB": before, "loaded GB": loaded, "peak GB": peak(), "load s": ready}
+    memory = {"imports GB": before, "loaded GB": loaded, "peak GB": peak()}
+    return memory | {
+        "load s": ready, "load CPU s": worked, "first step s": laps[1] - laps[0], "second step s": laps[2] - laps[1],
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -154,6 +163,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keep the weights here and use them again")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--only", choices=VARIANTS, help="one variant, in this process, as JSON")
     given = parser.parse_args()
     if given.only:
@@ -166,18 +176,19 @@ def main() -> None:
         if not (folder / "model_index.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)
             build(folder)
-        rows: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+        rows: dict[str, list[dict[str, float]]] = {name: [] for name in given.variants}
         for _ in range(given.rounds):
-            for name in VARIANTS:
+            for name in given.variants:
                 command = [sys.executable, __file__, "--only", name, "--folder", str(folder), "--size", str(given.size)]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 rows[name].append(json.loads(done.stdout.splitlines()[-1]))
+                print(f"{name:20} {done.stdout.splitlines()[-1]}", flush=True)
     found: dict[str, Any] = {"machine": peers.machine(), "size": given.size, "rounds": given.rounds}
     print(f"{found['machine']}; {given.size}x{given.size}")
     for name, measured in rows.items():
         found[name] = {key: statistics.median(row[key] for row in measured) for key in measured[0]}
         print(f"{name:20} " + "  ".join(f"{key} {value:.2f}" for key, value in found[name].items()))
-    path = peers.results("memory")
+    path = peers.results("memory" if given.size == 512 else f"memory-{given.size}")
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

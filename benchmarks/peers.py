@@ -11,6 +11,7 @@ from torch import nn
 
 from mindseye.checkpoints.layout import Rule
 from mindseye.checkpoints.layouts.diffusers import unet_rules, vae_rules
+from mindseye.checkpoints.save import _Uninitialised
 from mindseye.networks.unet import SD1, UNet
 from mindseye.networks.vae import KL_F8, AutoencoderKL
 
@@ -71,12 +72,16 @@ def _filled(ours: nn.Module, theirs: nn.Module, rules: Iterable[Rule]) -> Any:
 
 def our_unet(theirs: nn.Module) -> UNet:
     """Our U-Net with the same weights."""
-    return _filled(UNet(SD1), theirs, unet_rules(SD1))
+    with _Uninitialised():
+        ours = UNet(SD1)
+    return _filled(ours, theirs, unet_rules(SD1))
 
 
 def our_codec(theirs: nn.Module) -> AutoencoderKL:
     """Our autoencoder with the same weights."""
-    return _filled(AutoencoderKL(KL_F8), theirs, vae_rules(KL_F8))
+    with _Uninitialised():
+        ours = AutoencoderKL(KL_F8)
+    return _filled(ours, theirs, vae_rules(KL_F8))
 
 
 def machine() -> str:

@@ -4,9 +4,13 @@ One process; the variants take turns within a round, so that a machine that slow
 medians, minima, each variant's ratio to diffusers in bfloat16 and to diffusers' own fastest dtype here, and the error
 of each answer against diffusers in float32. The text tower is left out: it is under one in a hundred of the whole.
 
-    python benchmarks/sampling.py [--rounds 5] [--tasks unet-512 codec-512 ...] [--threads N]
+On a machine that is not idle, seconds say little; what the processor spent on each variant still does. ``--busy``
+reports that: take it with ``--threads 1``, for threads that wait for each other spend time as well.
 
-Takes about 12 GB of memory. Writes benchmarks/results/sampling-<machine>.json.
+    python benchmarks/sampling.py [--rounds 5] [--tasks unet-512 codec-512 ...] [--without NAME ...] [--threads N]
+        [--folder DIR] [--busy]
+
+Takes about 12 GB of memory. Writes benchmarks/results/sampling-<machine>.json, beside the tasks that are there already.
 """
 
 import argparse
@@ -15,7 +19,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -138,19 +142,33 @@ def openvino(kind: str, plain: Theirs, pixels: int) -> dict[str, Run]:
     return {"OpenVINO": lambda: torch.from_numpy(compiled(arrays)[0])}
 
 
-def variants() -> dict[str, Any]:
-    """Everyone, by name; "diffusers float32" is what errors are against."""
-    unet, codec = peers.their_unet(), peers.their_codec()
+def networks(folder: Path | None) -> tuple[Any, Any]:
+    """diffusers' two, as `memory.py` has written them or made anew."""
+    if folder is None:
+        return peers.their_unet(), peers.their_codec()
+    from diffusers import AutoencoderKL as Codec
+    from diffusers import UNet2DConditionModel
+
+    unet, codec = UNet2DConditionModel.from_pretrained(folder / "unet"), Codec.from_pretrained(folder / "vae")
+    return unet.float().eval().requires_grad_(False), codec.float().eval().requires_grad_(False)
+
+
+def variants(without: Collection[str], folder: Path | None) -> dict[str, Any]:
+    """Everyone else, by name; "diffusers float32" is what errors are against."""
+    unet, codec = networks(folder)
     own = choose(torch.device("cpu"), parameters=859_520_964)
     found: dict[str, Any] = {}
     # Ours copies before anything converts theirs.
     for dtype in (torch.float32, torch.bfloat16):
+        if f"mindseye {str(dtype).removeprefix('torch.')}" in without:
+            continue
         policy = Policy(dtype=dtype, keep=False, memory_format=torch.channels_last)
         name = f"mindseye {str(dtype).removeprefix('torch.')}" + (" (policy)" if dtype == own.dtype else "")
         found[name] = Ours(arrange(peers.our_unet(unet), policy), arrange(peers.our_codec(codec), policy), dtype)
     found["diffusers float32"] = Theirs(unet, codec, torch.float32, torch.contiguous_format)
-    half = [peers.their_unet(), peers.their_codec()]
-    half = [each.to(torch.bfloat16).to(memory_format=torch.channels_last) for each in half]
+    if "diffusers bfloat16" in without:
+        return found
+    half = [each.to(torch.bfloat16).to(memory_format=torch.channels_last) for each in networks(folder)]
     found["diffusers bfloat16"] = Theirs(*half, torch.bfloat16, torch.channels_last)
     return found
 
@@ -171,26 +189,28 @@ def runs_of(task: str, everyone: dict[str, Any]) -> dict[str, Run]:
 
 
 @torch.inference_mode()
-def measure(task: str, everyone: dict[str, Any], rounds: int) -> dict[str, dict[str, float]]:
+def measure(task: str, everyone: dict[str, Any], rounds: int, *, warm: bool, busy: bool) -> dict[str, dict[str, float]]:
     """Seconds and errors of one task."""
+    now = time.process_time if busy else time.perf_counter
     runs = runs_of(task, everyone)
-    answers = {name: run() for name, run in runs.items()}  # the first also builds kernels
-    truth = answers["diffusers float32"]
+    answers: dict[str, Tensor] = {}
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
+    for turn in range(rounds + warm):
         for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
+            start = now()
+            answers[name] = run()
+            if turn or not warm:  # the first also builds kernels
+                times[name].append(now() - start)
+    truth = answers["diffusers float32"]
     middle = {name: statistics.median(each) for name, each in times.items()}
-    half = middle["diffusers bfloat16"]
+    half = middle.get("diffusers bfloat16", float("nan"))
     best = min(seconds for name, seconds in middle.items() if name.startswith("diffusers"))
     return {
         name: {
             "median": middle[name],
             "min": min(times[name]),
             "max": max(times[name]),
-            "times faster than diffusers bfloat16": half / middle[name],
+            "times faster than diffusers bfloat16": half / middle[name] if half == half else None,
             "times faster than diffusers' best": best / middle[name],
             "error": float((answers[name] - truth).norm() / truth.norm()),
         }
@@ -203,24 +223,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--without", nargs="+", choices=("mindseye bfloat16", "diffusers bfloat16"), default=())
+    parser.add_argument("--folder", type=Path, help="as memory.py writes it; spares the making of random weights")
+    parser.add_argument("--busy", action="store_true", help="seconds of the processor, one round, nothing warmed up")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     reuse_memory()
-    everyone = variants()
-    found: dict[str, Any] = {"machine": peers.machine(), "torch": torch.__version__, "threads": given.threads}
+    everyone = variants(given.without, given.folder)
+    path = peers.results("sampling-busy" if given.busy else "sampling")
+    path.parent.mkdir(exist_ok=True)
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found |= {"machine": peers.machine(), "torch": torch.__version__, "threads": given.threads}
     print(f"{found['machine']}, {given.threads} threads, torch {torch.__version__}")
     for task in given.tasks:
         # Twenty steps take as long as many rounds of one.
-        rounds = given.rounds if task.partition("-")[0] != "whole" else max(1, given.rounds // 2)
-        found[task] = measure(task, everyone, rounds) | {"rounds": rounds}
+        long = given.busy or task.partition("-")[0] == "whole"
+        rounds = 1 if given.busy else max(1, given.rounds // 2) if long else given.rounds
+        found[task] = measure(task, everyone, rounds, warm=not long, busy=given.busy) | {"rounds": rounds}
         print(f"\n{task:28} {'median s':>9} {'min s':>8} {'vs bf16':>8} {'vs best':>8} {'error':>8}")
         for name, row in found[task].items():
             if name != "rounds":
                 middle, least, _, half, best, error = row.values()
-                print(f"{name:28} {middle:9.3f} {least:8.3f} {half:7.2f}x {best:7.2f}x {error:8.1e}", flush=True)
-        path = peers.results("sampling")
-        path.parent.mkdir(exist_ok=True)
+                print(
+                    f"{name:28} {middle:9.3f} {least:8.3f} {half or 0:7.2f}x {best:7.2f}x {error:8.1e}",
+                    flush=True,
+                )
         path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

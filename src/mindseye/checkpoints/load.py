@@ -5,20 +5,23 @@ nothing is copied, pages come from the disk cache when they are first read) or a
 into, piece by piece. So the most memory that loading takes is the network in the wanted dtype and little beside it,
 however large and of whatever dtype the file is (a pickle's pages stay mapped until the end). Nothing is half-loaded:
 the network gets its tensors when all of them are there and all of their numbers are finite.
+
+Loading waits for fresh memory more than for arithmetic, so a network may also be loaded to be widened ``later``: its
+layers then hold the file's memory, checked, until each is first called (`mindseye.nn.layers.Later`).
 """
 
 import importlib
 import json
 import math
+import mmap
 import os
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +31,8 @@ from mindseye.checkpoints.manifest import Entry, Manifest, open_pickle, read_man
 from mindseye.checkpoints.releases import PartFile
 from mindseye.checkpoints.save import HOME, _Uninitialised, from_json
 from mindseye.errors import WeightsError
+from mindseye.nn.casting import CHUNK, cast, place
+from mindseye.nn.layers import Conv2d, Later, Linear
 
 __all__ = ["DTYPES", "Files", "assemble", "load_foreign", "network_of", "resolve_part"]
 
@@ -44,7 +49,7 @@ class Files:
     """Reads tensors of files: as the file's own memory, mapped, or in pieces that are read and forgotten."""
 
     def __init__(self) -> None:
-        self._maps: dict[Path, Tensor] = {}
+        self._maps: dict[Path, tuple[mmap.mmap, Tensor]] = {}
         self._pickles: dict[Path, dict[str, Tensor]] = {}
         self._lock = Lock()
 
@@ -62,14 +67,26 @@ class Files:
         dtype = dtype_of(entry)
         with self._lock:
             if entry.file not in self._maps:
-                storage: Any = torch.UntypedStorage.from_file(str(entry.file), False, entry.file.stat().st_size)
-                self._maps[entry.file] = torch.empty(0, dtype=torch.uint8).set_(storage)
-        raw = self._maps[entry.file][entry.offset : entry.offset + entry.bytes]
+                with entry.file.open("rb") as file:
+                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                self._maps[entry.file] = mapped, torch.frombuffer(mapped, dtype=torch.uint8)
+        raw = self._maps[entry.file][1][entry.offset : entry.offset + entry.bytes]
         if len(raw) != entry.bytes:
             raise WeightsError(f"{entry.file} changed while it was being read")
         if entry.offset % dtype.itemsize:  # foreign writers need not align
             raw = raw.clone()
         return raw.view(dtype).view(entry.shape)
+
+    def release(self, tensor: Tensor) -> None:
+        """Hand the pages of a tensor that is the file's memory back to the system; whoever reads it reads the file."""
+        advice = getattr(mmap, "MADV_DONTNEED", None)
+        start, size = tensor.data_ptr(), tensor.nbytes
+        for mapped, whole in self._maps.values():
+            inside = start - whole.data_ptr()
+            if advice is not None and 0 <= inside and inside + size <= len(whole):
+                first = -(-inside // mmap.PAGESIZE) * mmap.PAGESIZE  # its neighbours may live in the outer pages
+                if length := max(0, (inside + size) // mmap.PAGESIZE * mmap.PAGESIZE - first):
+                    mapped.madvise(advice, first, length)
 
     def pieces(self, entry: Entry, numbers: int) -> Iterator[Tensor]:
         """The same along its first axis, about so many numbers at a time; a piece is gone when the next is asked for.
@@ -169,6 +186,8 @@ def load_foreign(
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
     memory_format: torch.memory_format = torch.contiguous_format,
+    *,
+    later: bool = False,
 ) -> nn.Module:
     """The network of a part, filled strictly, in eval mode and without gradients.
 
@@ -180,6 +199,8 @@ def load_foreign(
         dtype: What floating tensors become; as stored when None.
         device: Where to.
         memory_format: Of the four-axis weights; ``torch.channels_last`` is faster for convolutions on CPUs.
+        later: Layers take dtype and format only when each is first called, and hold the file's memory until then. Not
+            the layer of the first parameter, which is where callers look for what a network computes in.
 
     Raises:
         WeightsMissing: A file is not there.
@@ -193,6 +214,7 @@ def load_foreign(
     files, values, state = Files(), dict(part.values), network.state_dict()
     device = torch.device(device)
     exact = getattr(network, "exact", ())
+    waiting = _waiting(network) if later and dtype is not None and device.type == "cpu" else {}
 
     def fill(key: str) -> tuple[str, Tensor]:
         empty = state[key]
@@ -203,6 +225,8 @@ def load_foreign(
             return key, made.to(device, None if key in exact else dtype).clone()
         try:
             wanted = torch.float32 if key in exact else dtype
+            if key in waiting and (mapped := _mapped(places[key], shape, files)) is not None:
+                return key, mapped
             return key, assemble(places[key], shape, files, wanted, device, memory_format)
         except NotFinite as error:
             name = part.files[0].name
@@ -212,20 +236,54 @@ def load_foreign(
 
     # Reading, converting and checking all wait for memory, not for arithmetic: one tensor a thread.
     threads = torch.get_num_threads()
-    filled = dict(_mapped(fill, list(state), min(threads, os.cpu_count() or 1)))
+    filled = dict(_threaded(fill, list(state), min(threads, os.cpu_count() or 1)))
     if any(value.is_meta for value in network.buffers() if not _saved(value, state)):
         # A table that the network computes for itself and no file holds: build it once more, with memory.
         with _Uninitialised():
             network = type(network)(network.config).requires_grad_(False).eval()  # pyright: ignore[reportCallIssue]
+        waiting = _waiting(network) if waiting else {}
     network.load_state_dict(filled, strict=True, assign=True)
+    if waiting and dtype is not None:
+        wait = Later(dtype=dtype, memory_format=memory_format, release=files.release)
+        for layer in waiting.values():
+            layer.later = wait
     return network
+
+
+def _waiting(network: nn.Module) -> dict[str, Conv2d | Linear]:
+    """The parameters that may wait for their layer's first call, and that layer."""
+    layers = [(name, each) for name, each in network.named_modules() if isinstance(each, (Conv2d, Linear))]
+    first = next(network.parameters(), None)
+    return {
+        f"{name}.{key}": layer
+        for name, layer in layers
+        if all(each is not first for each in layer.parameters())
+        for key, _ in layer.named_parameters(recurse=False)
+    }
+
+
+def _mapped(places: Sequence[tuple[Rule, Entry]], shape: tuple[int, ...], files: Files) -> Tensor | None:
+    """A tensor of ours that is the file's memory, checked; None where it lies otherwise there.
+
+    Raises:
+        NotFinite: With the key in the file.
+    """
+    (rule, entry), *more = places
+    if more or rule.op.kind == "transpose" or not dtype_of(entry).is_floating_point:
+        return None
+    tensor = files.tensor(entry).reshape(shape)
+    if not tensor.is_contiguous():
+        return None
+    if not finite(tensor):
+        raise NotFinite(entry.name)
+    return tensor
 
 
 def _saved(value: Tensor, state: Mapping[str, Tensor]) -> bool:
     return any(value is other for other in state.values())
 
 
-def _mapped(call: Callable[[str], tuple[str, Tensor]], keys: list[str], threads: int) -> Iterable[tuple[str, Tensor]]:
+def _threaded(call: Callable[[str], tuple[str, Tensor]], keys: list[str], threads: int) -> Iterable[tuple[str, Tensor]]:
     """The tensors, one a thread; torch's own threads would wait for each other at every piece."""
     if threads < 2:
         return map(call, keys)
@@ -284,36 +342,19 @@ def assemble(
     return ours
 
 
-CHUNK = 1 << 17
-"""Numbers converted at a time: few enough to stay in a core's own cache between the passes over them."""
-
-
 def _copy(ours: Tensor, entry: Entry, files: Files) -> bool:
     """Convert a tensor of a file into a tensor of the same shape; whether all its numbers were finite."""
     start = 0
     for piece in files.pieces(entry, CHUNK):
         if not finite(piece):
             return False
-        if piece.dtype != ours.dtype:
-            if piece.is_floating_point() and piece.itemsize < 4:
-                # torch converts half precisions into each other one by one, but from and to float32 by the vector.
-                piece = piece.float()
-            piece = piece.to(ours.dtype)
+        piece = cast(piece, ours.dtype)
         if piece.ndim:
-            _place(ours[start : start + len(piece)], piece)
+            place(ours[start : start + len(piece)], piece)
             start += len(piece)
         else:
             ours.copy_(piece)
     return True
-
-
-def _place(ours: Tensor, piece: Tensor) -> None:
-    """Copy between tensors of one dtype, whatever order their numbers lie in."""
-    if ours.itemsize == 2 and ours.device.type == "cpu" and not ours.is_contiguous():
-        # Turning filters to channels_last: torch moves two-byte numbers one by one, numpy does it twice as fast.
-        np.copyto(ours.view(torch.int16).numpy(), piece.view(torch.int16).numpy())
-    else:
-        ours.copy_(piece)
 
 
 def finite(tensor: Tensor) -> bool:

@@ -315,7 +315,11 @@ def open_pickle(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
             ) from error
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         if first.startswith("Weights only"):  # what follows advises to trust the file
-            first = "its pickle asks for more than plain weights"
+            raise WeightsError(
+                f"{path} is a pickle that asks for more than plain weights (it has code in it, most likely): "
+                "it was not opened",
+                hint="look for the same weights as .safetensors",
+            ) from error
         raise WeightsError(f"{path} is no whole file of weights ({first})", hint="download it again") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds {type(content).__name__}, not named weights")

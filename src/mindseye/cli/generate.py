@@ -6,6 +6,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 BATCH = 8
 """Pictures that are drawn together and then saved, so that a long order interrupted keeps what is done."""
+
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 _SIZE = re.compile(r"\s*(\d{1,6})\s*[xX×*]\s*(\d{1,6})\s*")
 
@@ -70,7 +73,8 @@ def generate(
     ] = None,
     settings: arguments.Settings = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="PATH", help="A .png file or a folder. [default: here]")
+        Path | None,
+        typer.Option("-o", "--output", metavar="PATH", help="A .png, .jpg, .webp or folder. [default: here]"),
     ] = None,
     like: Annotated[
         Path | None,
@@ -286,13 +290,14 @@ class _Files:
     def __init__(self, output: Path | None, prompt: str) -> None:
         named = output is not None and not output.is_dir() and output.suffix != ""
         if output is not None and named:
-            if output.suffix.lower() != ".png":
+            if output.suffix.lower() not in _ENDINGS:
                 raise OptionError(
-                    f"pictures are written as PNG, not as {output.suffix}", hint=f"-o {output.with_suffix('.png')}"
+                    f"pictures are written as {', '.join(_ENDINGS)}, not as {output.suffix}",
+                    hint=f"-o {output.with_suffix('.png')}",
                 )
-            self._folder, self._stem = output.parent, output.stem
+            self._folder, self._stem, self._ending = output.parent, output.stem, output.suffix
         else:
-            self._folder, self._stem = output or Path(), slug(prompt)
+            self._folder, self._stem, self._ending = output or Path(), slug(prompt), ".png"
 
     def check(self) -> None:
         """Raise OutputError now if nothing could be written there once it is drawn."""
@@ -305,10 +310,14 @@ class _Files:
 
     def save(self, result: Result, index: int, *, numbered: bool) -> Path:
         """Write one picture under the first free name and give back where."""
-        from mindseye.metadata import texts
-        from mindseye.pictures import save_png
+        from mindseye.metadata import exif, texts
+        from mindseye.pictures import save_lossy, save_png
 
-        chunks = texts(result, index)
+        image = result.images[index]
+        if self._ending.lower() == ".png":
+            write = partial(save_png, image, texts=texts(result, index), replace=False)
+        else:
+            write = partial(save_lossy, image, exif=exif(result, index), replace=False)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -317,10 +326,10 @@ class _Files:
                 hint="choose another place with -o",
             ) from None
         for path in self._names(numbered):
-            if path.exists() or not save_png(result.images[index], path, chunks, replace=False):
+            if path.exists() or not write(path):
                 continue
             return path
-        raise OutputError(f"there is no free name like {self._stem}.png in {self._folder}")
+        raise OutputError(f"there is no free name like {self._stem}{self._ending} in {self._folder}")
 
     def save_sheet(self, drawn: list[Result]) -> Path:
         """Everything that was kept on one sheet: a row a picture, a column a rank, the best first."""
@@ -344,9 +353,9 @@ class _Files:
     def _names(self, numbered: bool) -> Iterator[Path]:
         """fox.png, fox-1.png, fox-2.png ...; of several pictures fox-0.png, fox-1.png ..."""
         if not numbered:
-            yield self._folder / f"{self._stem}.png"
+            yield self._folder / f"{self._stem}{self._ending}"
         for number in itertools.islice(itertools.count(0 if numbered else 1), 100_000):
-            yield self._folder / f"{self._stem}-{number}.png"
+            yield self._folder / f"{self._stem}-{number}{self._ending}"
 
 
 def slug(prompt: str) -> str:

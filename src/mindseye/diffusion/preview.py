@@ -3,7 +3,7 @@
 The channels of an autoencoder's latents are nearly a linear function of colour, so an affine map from C channels to
 RGB, fitted once by least squares to pairs of latents and small pictures, shows what is going on for a few thousand
 multiplications. (The trick of latent previews in the Stable Diffusion web interfaces, which ship fitted numbers; we
-fit.)
+fit: whatever codec there is, to what it makes of the picture itself, made small, and of a field of soft noise.)
 """
 
 from collections.abc import Callable
@@ -16,7 +16,13 @@ from torch.nn import functional as F
 
 from mindseye.shapes import Latents, Pixels
 
-__all__ = ["LinearPreview", "fit", "preview"]
+__all__ = ["LinearPreview", "Sketch", "fit", "preview"]
+
+_SMALL = 1024
+"""Latents of a picture up to which decoding it is cheap."""
+
+_SIDE = 16
+"""Side of the latents that a map is fitted to: a sixteenth of the work of decoding 512x512 pixels, each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +62,7 @@ def fit(latents: Latents, pixels: Pixels) -> LinearPreview:
 
 @torch.no_grad()
 def preview(
-    latents: Latents, decode: Callable[[Latents], Pixels], linear: LinearPreview | None = None, *, small: int = 1024
+    latents: Latents, decode: Callable[[Latents], Pixels], linear: LinearPreview | None = None, *, small: int = _SMALL
 ) -> Float[Tensor, "B 3 H W"]:
     """Pictures of half-made latents.
 
@@ -69,3 +75,29 @@ def preview(
     if linear is None or latents.shape[-2] * latents.shape[-1] <= small:
         return decode(latents)
     return linear(latents)
+
+
+class Sketch:
+    """Previews of large pictures by a map that is fitted when the first is asked for.
+
+    Args:
+        decode: The codec's.
+        linear: The map, where there is one already.
+    """
+
+    def __init__(self, decode: Callable[[Latents], Pixels], linear: LinearPreview | None = None) -> None:
+        self._decode, self._linear = decode, linear
+
+    def __call__(self, latents: Latents) -> Float[Tensor, "B 3 H W"]:
+        """Pictures of half-made latents: small ones whole, large ones with a pixel a latent; arguments of `preview`."""
+        if self._linear is None and latents.shape[-2] * latents.shape[-1] > _SMALL:
+            self._linear = self._fitted(latents)
+        return preview(latents, self._decode, self._linear)
+
+    @torch.no_grad()
+    def _fitted(self, latents: Latents) -> LinearPreview:
+        """From the first picture, made small, and from as many latents of soft noise: half-made pictures are flat."""
+        picture = F.adaptive_avg_pool2d(latents[:1].float(), (_SIDE, _SIDE))
+        noise = torch.randn(1, latents.shape[1], 5, 5, generator=torch.Generator().manual_seed(0)).to(picture)
+        shown = torch.cat([picture, F.interpolate(noise, (_SIDE, _SIDE), mode="bicubic", align_corners=True)])
+        return fit(shown, self._decode(shown.to(latents.dtype)).float())

@@ -2,7 +2,7 @@
 
 `<lora:name:0.8>` merges an adapter into the networks for as long as prompts ask for the same ones; the next prompt that
 does not gets the networks back to the bit. Learned words (textual inversion) are called by their plain
-name, another autoencoder by the option `vae`.
+name, another autoencoder by the options `vae` and `preview`.
 """
 
 from dataclasses import replace
@@ -61,8 +61,9 @@ class Adapting:
         notices = self._merge(networks, uses)
         words = self._called(f"{request.prompt} {request.negative} {request.options.get('toward', '')}", system)
         changes: dict[str, Any] = {"words": words} if words else {}
-        if name := str(request.options.get("vae", "")):
-            changes["codec"] = self._codec(name, system)
+        for option, part in (("vae", "codec"), ("preview", "glance")):
+            if name := str(request.options.get(option, "")):
+                changes[part] = self._codec(name, system)
         return (replace(system, **changes) if changes else system), notices
 
     def release(self) -> None:

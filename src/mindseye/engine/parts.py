@@ -75,7 +75,7 @@ class Parts:
             if policy is None:
                 return load_foreign(source.part, dtype=self.dtype, device=self.device)
             reuse_memory()
-            network = load_foreign(source.part, policy.stored, self.device, policy.memory_format)
+            network = load_foreign(source.part, policy.stored, self.device, policy.memory_format, later=True)
             return arrange(network, policy)
         if isinstance(source, Vocabulary):
             return _vocabulary(source)

@@ -72,11 +72,15 @@ def choose(device: torch.device, *, parameters: int, dtype: torch.dtype | None =
 def arrange(network: nn.Module, policy: Policy) -> nn.Module:
     """The network, in place, as the policy wants it; tensor by tensor, so that there is never a second copy.
 
+    Layers that were told to be so later (`mindseye.nn.layers.Later`) are left to it.
+
     Only `mindseye.nn.layers` widen their own weights, so in a network that keeps its dtypes everything else is widened
     here, and so is the layer of the first parameter, which is where callers look for what a network computes in.
     """
     first = next(network.parameters(), None)
     for module in network.modules():
+        if getattr(module, "later", None) is not None:
+            continue
         own = dict(module.named_parameters(recurse=False))
         narrow = (
             policy.keep and isinstance(module, (Conv2d, Linear)) and all(each is not first for each in own.values())

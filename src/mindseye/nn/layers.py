@@ -6,8 +6,12 @@ Names, shapes and starting values of their parameters are torch's, and so is wha
 - Weights may be stored in a narrower dtype than the layer computes in: a layer works in the dtype of what comes in and
   widens its own weight for the time of the call. A half-precision file then costs half-precision memory and loses
   nothing, on processors that compute fastest in float32. The cost is one pass over the weights a call.
+- Or they are widened once, when the layer is first called (`Later`): what is never called, such as the encoder of an
+  autoencoder that only decodes, never leaves its file.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -15,17 +19,59 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mindseye.nn.casting import convert
 from mindseye.nn.convolution import convolve
 
-__all__ = ["Conv2d", "Linear", "added", "silu"]
+__all__ = ["Conv2d", "Later", "Linear", "added", "settle", "silu"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Later:
+    """What a layer's parameters become when it is first called.
+
+    Attributes:
+        dtype: The dtype it computes in.
+        memory_format: Of filters.
+        release: Told each tensor that is no longer needed.
+    """
+
+    dtype: torch.dtype
+    memory_format: torch.memory_format
+    release: Callable[[Tensor], None]
+
+
+def settle(network: nn.Module) -> None:
+    """Do at once what its layers would do when they are first called; for whoever works on their parameters."""
+    for layer in network.modules():
+        if isinstance(layer, (Conv2d, Linear)) and layer.later is not None:
+            _settle(layer)
+
+
+def _settle(layer: "Conv2d | Linear") -> None:
+    later = layer.later
+    if later is None:
+        return
+    # Weights outlive the call, whose caller may be in inference mode.
+    with torch.inference_mode(False), torch.no_grad():
+        for parameter in layer.parameters(recurse=False):
+            old = parameter.data
+            parameter.data = convert(old, later.dtype, later.memory_format)
+            if parameter.data_ptr() != old.data_ptr():
+                later.release(old)
+    layer.later = None
 
 
 @final
 class Linear(nn.Linear):
     """`torch.nn.Linear`."""
 
+    later: Later | None = None
+
     def forward(self, input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
         """In the dtype of ``input``."""
+        if self.later is not None:
+            _settle(self)
         return F.linear(input, _as(self.weight, input), None if self.bias is None else _as(self.bias, input))
 
 
@@ -33,8 +79,12 @@ class Linear(nn.Linear):
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d`."""
 
+    later: Later | None = None
+
     def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D H2 W2"]:
         """In the dtype of ``input``."""
+        if self.later is not None:
+            _settle(self)
         return self._conv_forward(input, _as(self.weight, input), None if self.bias is None else _as(self.bias, input))
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

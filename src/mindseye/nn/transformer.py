@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from mindseye.nn.attention import attend
 from mindseye.nn.cache import KeyValues
+from mindseye.nn.layers import Linear
 
 Activation = Literal["quick_gelu", "gelu", "tanh"]
 """Which curve a perceptron bends by: OpenAI's approximation, the exact Gaussian one, or the hyperbolic tangent."""
@@ -69,11 +70,11 @@ class Block(nn.Module):
         hidden = hidden or 4 * width
         self.heads, self.activate = heads, ACTIVATIONS[activation]
         self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=bias)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width, bias=bias)
+        self.out = Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
+        self.up = Linear(width, hidden)
+        self.down = Linear(hidden, width)
 
     def forward(
         self,
@@ -96,7 +97,8 @@ class Block(nn.Module):
         if most is None:
             q, k, v = self.qkv(seen).chunk(3, dim=-1)
         else:
-            width, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
+            width, weight = x.shape[-1], self.qkv.weight.to(x.dtype)
+            bias = None if self.qkv.bias is None else self.qkv.bias.to(x.dtype)
             q = F.linear(seen[:, :most], weight[:width], None if bias is None else bias[:width])
             k, v = F.linear(seen, weight[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
             x = x[:, :most]
@@ -127,15 +129,15 @@ class CrossBlock(nn.Module):
         hidden = hidden or 4 * width
         self.heads, self.activate = heads, ACTIVATIONS[activation]
         self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
         self.memory_norm = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
-        self.memory = nn.Linear(width, 2 * width)
-        self.read = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.memory = Linear(width, 2 * width)
+        self.read = Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
+        self.up = Linear(width, hidden)
+        self.down = Linear(hidden, width)
 
     def remember(self, memory: Float[Tensor, "B M D"]) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]]:
         """The memory's keys and values."""

@@ -45,6 +45,9 @@ class Options:
     # Where the noise comes from.
     variation_seed: int = option(0, "seed of the variation", low=0, high=2**63 - 1)
     variation_strength: float = option(0.0, "how far to go from the seed's noise to the variation's", low=0, high=1)
+    variation_of: int = option(
+        -1, "seed that all pictures are variations of, each by its own seed; -1 is none", low=-1, high=2**63 - 1
+    )
 
     # The second, larger pass.
     hires: float = option(1.0, "draw again, so many times larger, from the small picture", low=1, high=8)
@@ -71,6 +74,7 @@ class Options:
     feather: int = option(16, "outpaint: how far the new part reaches into the old, in pixels", low=0, high=512)
 
     # The frame.
+    preview: str = option("", "a small autoencoder (TAESD) for previews only, by its name in your library")
     vae: str = option("", "another autoencoder, by its name in your library; its pictures differ in fine detail")
     seamless: str = option("", "edges that meet when tiled: x, y or xy", choices=("", "x", "y", "xy"))
     tile: int = option(0, "decode in tiles of so many pixels, for large pictures; 0 decodes whole", low=0, high=4096)

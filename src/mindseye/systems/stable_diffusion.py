@@ -10,8 +10,9 @@ that (nine channels); and the kept pixels are the picture's own to the last bit.
 first one's picture.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import cached_property, reduce
 from typing import Any, ClassVar, cast, final
 
 import torch
@@ -23,7 +24,7 @@ from mindseye.codec import Codec, Tiled
 from mindseye.diffusion.composition import Composed, scheduled
 from mindseye.diffusion.denoiser import Conditioning, Denoiser, NetDenoiser, Prediction
 from mindseye.diffusion.guidance import Guided, Masked, Thresholded
-from mindseye.diffusion.preview import LinearPreview, preview
+from mindseye.diffusion.preview import LinearPreview, Sketch
 from mindseye.diffusion.samplers import SAMPLERS, choose
 from mindseye.diffusion.schedule import SCHEDULES, Knots, Schedule, spacing
 from mindseye.errors import OptionError, SizeError
@@ -63,7 +64,8 @@ class StableDiffusion:
         vector: What the U-Net's vector is made of; None = the pooled text where it takes one.
         silent: Whether no negative prompt is told as zeros.
         words: Learned words that prompts may use.
-        linear: A cheap look at latents, for previews of large pictures.
+        linear: A cheap look at latents, for previews of large pictures; None = fitted when somebody looks.
+        glance: A small codec of the same latents, for previews instead.
         tile: Pixels of the bands in which larger pictures are decoded where nobody asks for others; 0 = whole.
     """
 
@@ -84,6 +86,7 @@ class StableDiffusion:
     silent: bool = False
     words: Words = field(default_factory=dict)
     linear: LinearPreview | None = None
+    glance: Codec | None = None
     tile: int = 0
 
     @property
@@ -160,7 +163,10 @@ class StableDiffusion:
             OptionError: Knobs that contradict each other or the schedule.
             SizeError: Sides that are no multiples of the codec's factor.
         """
-        if options.variation_strength:
+        if options.variation_strength and options.variation_of >= 0:
+            noise = Noise([options.variation_of] * len(noise.seeds), variations=noise.seeds,
+                          strength=options.variation_strength)  # fmt: skip
+        elif options.variation_strength:
             # One for all pictures: a picture is then the same alone and in any batch.
             noise = noise.varied([options.variation_seed] * len(noise.seeds), options.variation_strength)
         if options.hires > 1 and request.image is not None:
@@ -259,6 +265,16 @@ class _Run:
         """Pictures in float32, whatever the codec runs in."""
         return self.codec.decode(latents.to(self.weights.dtype)).float()
 
+    @cached_property
+    def look(self) -> Callable[[Latents], Pixels]:
+        """Previews."""
+        return Sketch(self.decode, self.system.linear) if self.system.glance is None else self._glanced
+
+    @torch.no_grad()
+    def _glanced(self, latents: Latents) -> Pixels:
+        codec = known(self.system.glance, "glance")
+        return codec.decode(latents.to(self.weights.dtype)).float()
+
     @torch.no_grad()
     def _encode(self, pixels: Pixels) -> Latents:
         return self.codec.encode(pixels.to(self.weights.dtype)).float()
@@ -266,8 +282,7 @@ class _Run:
     def _walk(self, stage: str, denoise: Denoiser, x: Latents, sigmas: Knots) -> Steps[Latents]:
         """From noise to latents, with pictures on the way."""
         sampler = choose(known(self.request.sampler, "sampler"), None if self.options.eta < 0 else self.options.eta)
-        look = partial(preview, decode=self.decode, linear=self.system.linear)
-        x = yield from watched(stage, sampler(denoise, x, sigmas, self.noise), look)
+        x = yield from watched(stage, sampler(denoise, x, sigmas, self.noise), self.look)
         return x * float(self.schedule.signal(sigmas[-1]))
 
     def _noise(self, height: int, width: int) -> Latents:

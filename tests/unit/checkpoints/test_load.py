@@ -61,6 +61,41 @@ def test_conversion_in_pieces(part: PartFile, monkeypatch: pytest.MonkeyPatch) -
     assert all(torch.equal(whole[key], pieces[key]) for key in whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_that_wait_for_their_first_call(part: PartFile, dtype: torch.dtype) -> None:
+    """They are the file until then, and afterwards as if they had been loaded so."""
+    eager = load_foreign(part, dtype, memory_format=torch.channels_last)
+    late = load_foreign(part, dtype, memory_format=torch.channels_last, later=True)
+    assert next(late.parameters()).dtype == dtype and late.norm_out.weight.dtype == dtype
+    waiting = sum(value.numel() for value in late.parameters() if value.dtype == torch.float16)
+    assert waiting > 0.9 * sum(value.numel() for value in late.parameters())
+    text = torch.randn(2, 7, late.config.transformers.context, dtype=dtype)
+    given = torch.randn(2, late.config.in_channels, 8, 8, dtype=dtype), torch.tensor([3.0, 900.0]), text
+    with torch.inference_mode():
+        assert torch.equal(late(*given), eager(*given))
+    assert {value.dtype for value in late.parameters()} == {dtype}
+    assert all(torch.equal(value, eager.state_dict()[key]) for key, value in late.state_dict().items())
+
+
+def test_waiting_layers_are_checked_at_once(tmp_path: Path, tiny) -> None:
+    tensors = tiny("sd1", torch.float16).single()
+    tensors["first_stage_model.decoder.conv_out.weight"][0, 0, 0, 0] = float("nan")
+    save_file(tensors, tmp_path / "x.safetensors")
+    part = identify(tmp_path / "x.safetensors").parts["codec"]
+    with pytest.raises(WeightsError, match=r"decoder\.conv_out\.weight holds NaN"):
+        load_foreign(part, later=True)
+
+
+def test_pages_given_back_are_read_again(tmp_path: Path) -> None:
+    numbers = torch.randn(64, 1024, generator=torch.Generator().manual_seed(0))
+    save_file({"a": torch.ones(3), "x": numbers, "z": torch.ones(3)}, tmp_path / "x.safetensors")
+    files, manifest = Files(), read_manifest(tmp_path / "x.safetensors")
+    tensors = [files.tensor(manifest[key]) for key in "axz"]
+    files.release(tensors[1])
+    files.release(torch.ones(5))  # of no file
+    assert torch.equal(tensors[1], numbers) and tensors[0].sum() == tensors[2].sum() == 3
+
+
 def test_channels_last(part: PartFile) -> None:
     network = load_foreign(part, torch.float16, memory_format=torch.channels_last)
     assert network.conv_in.weight.is_contiguous(memory_format=torch.channels_last)

@@ -151,7 +151,7 @@ def test_a_pickle_with_code(tmp_path: Path, zipped: bool) -> None:
 def test_a_bare_pickle_with_code(tmp_path: Path) -> None:
     path, target = tmp_path / "x.ckpt", tmp_path / "ran"
     path.write_bytes(pickle.dumps({"x": Bomb(target)}))
-    with pytest.raises(WeightsError, match="x.ckpt"):
+    with pytest.raises(WeightsError, match="x.ckpt is a pickle that asks for more.*code in it, most likely"):
         read_manifest(path)
     assert not target.exists()
 

@@ -80,6 +80,18 @@ def test_nothing_is_overwritten(draw):
     assert draw("a fox", "-o", "mine.png")[1] == ["mine-1.png"]
 
 
+@pytest.mark.parametrize("ending", ["jpg", "jpeg", "webp", "WEBP"])
+def test_lossy_pictures_say_how_they_were_made(draw, ending):
+    assert draw("a fox", "--seed", 3, "-o", f"mine.{ending}")[1] == [f"mine.{ending}"]
+    assert draw("a fox", "-n", 2, "-o", f"mine.{ending}")[1] == [f"mine-0.{ending}", f"mine-1.{ending}"]
+    with Image.open(f"mine.{ending}") as image:
+        assert image.format == ("WEBP" if ending.lower() == "webp" else "JPEG")
+    found = read(Path(f"mine.{ending}"))
+    assert found.account.request["seed"] == 3 and found.fields["prompt"] == "a fox"
+    again = draw("--like", f"mine.{ending}", "-o", "again.png")[1]
+    assert read(Path(again[0])).account.request == found.account.request
+
+
 def test_a_file_that_appears_meanwhile_is_not_overwritten_either(draw, monkeypatch):
     Path("a-fox.png").write_bytes(b"another's")
     monkeypatch.setattr(Path, "exists", lambda path: path.is_dir())
@@ -122,8 +134,8 @@ def test_many_pictures_are_saved_as_they_are_done(draw, monkeypatch):
         (["a fox", "--device", "abacus"], 2, "no device 'abacus'"),
         (["a fox", "--device", "cuda:77"], 2, "no device 'cuda:77'"),
         (["a fox", "--unknown"], 2, "--unknown"),
-        (["a fox", "-o", "fox.jpg"], 2, "written as PNG"),
-        (["a fox", "-o", "none/fox.txt"], 2, "written as PNG"),
+        (["a fox", "-o", "fox.gif"], 2, "written as .png, .jpg, .jpeg, .webp, not as .gif"),
+        (["a fox", "-o", "none/fox.txt"], 2, "not as .txt"),
         (["a fox", "-o", "/proc/self/fox.png"], 1, "cannot write into /proc/self"),
         (["a fox", "--image", "none.png"], 2, "there is no file none.png"),
         (["a fox", "--mask", "ok.png"], 2, "add --image"),

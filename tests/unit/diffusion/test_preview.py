@@ -1,6 +1,6 @@
 import torch
 
-from mindseye.diffusion.preview import fit, preview
+from mindseye.diffusion.preview import Sketch, fit, preview
 
 
 def test_fit_finds_the_map_there_is():
@@ -38,3 +38,23 @@ def test_small_latents_are_decoded_and_large_ones_sketched():
     assert len(calls) == 2
     assert preview(torch.zeros(1, 2, 40, 40), decode, linear).shape == (1, 3, 40, 40)
     assert len(calls) == 2
+
+
+def test_a_sketch_fits_itself_to_the_codec_once():
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(3, 4, generator=generator), torch.tensor([0.1, -0.2, 0.3])
+    sides = []
+
+    def decode(latents):
+        sides.append(latents.shape[-1])
+        return torch.einsum("rc,bchw->brhw", weight, latents).add(bias.view(3, 1, 1)).repeat_interleave(8, 2)
+
+    look = Sketch(decode)
+    assert look(torch.zeros(1, 4, 8, 8)).shape == (1, 3, 64, 8)  # small: the codec's own
+    large = torch.randn(2, 4, 40, 48, generator=generator)
+    wanted = torch.einsum("rc,bchw->brhw", weight, large) + bias.view(3, 1, 1)
+    torch.testing.assert_close(look(large), wanted, rtol=0, atol=1e-3)
+    look(large)
+    # A picture of one colour says nothing about colours; the noise beside it does.
+    torch.testing.assert_close(Sketch(decode)(torch.ones(1, 4, 40, 40)).mean((2, 3)), (weight.sum(1) + bias)[None])
+    assert sides == [8, 16, 16]

@@ -77,3 +77,6 @@ def test_what_cannot_be_called(engine):
 def test_another_autoencoder(engine):
     # The same one under another name: the same picture.
     assert draw(engine, "a red apple", vae="myvae") == draw(engine, "a red apple")
+    assert draw(engine, "a red apple", preview="myvae") == draw(engine, "a red apple")
+    with pytest.raises(UnknownName):
+        draw(engine, "a cat", preview="no-such")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mindseye.nn.layers import Conv2d, Linear, added, silu
+from mindseye.nn.layers import Conv2d, Later, Linear, added, settle, silu
 
 
 def random(*shape):
@@ -83,3 +83,27 @@ def test_in_place_only_without_gradients():
     silu(leaf).sum().backward()
     assert torch.equal(leaf.detach(), before)
     assert leaf.grad is not None
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_widened_at_their_first_call_are_as_if_widened_before(stored, dtype):
+    let_go = []
+    later = Later(dtype=dtype, memory_format=torch.channels_last, release=let_go.append)
+    network = nn.Sequential(Conv2d(4, 6, 3).to(stored), Conv2d(6, 3, 1).to(stored), Linear(4, 5).to(stored))
+    with torch.no_grad():
+        wide = [network[0].weight.to(dtype), network[2].weight.to(dtype)]
+    for layer in network:
+        layer.later = later
+    with torch.inference_mode():
+        network[0](random(1, 4, 5, 5).to(dtype))
+    assert torch.equal(network[0].weight, wide[0]) and network[0].weight.dtype == dtype
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert network[2].weight.dtype == stored and network[2].later is later
+    assert [tuple(x.shape) for x in let_go] == [(6, 4, 3, 3)] + ([] if stored == dtype else [(6,)])
+    settle(network)
+    assert torch.equal(network[2].weight, wide[1]) and all(layer.later is None for layer in network)
+    # Made in inference mode, and good for gradients afterwards.
+    x = random(1, 4, 5, 5).to(dtype).requires_grad_()
+    network[0](x).float().sum().backward()
+    assert x.grad is not None

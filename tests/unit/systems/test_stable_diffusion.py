@@ -232,6 +232,40 @@ def test_a_variation_lies_between_two_seeds(system):
     assert (varied(0.2) - draw(system, 7)).abs().mean() < (varied(0.7) - draw(system, 7)).abs().mean()
 
 
+def test_a_batch_of_variations_of_one_seed(system):
+    """As four pictures with a variation seed are in AUTOMATIC1111: one seed, the next variation seed for each."""
+    options = Options(variation_of=7, variation_strength=0.3)
+    (got,) = [drain(system.synthesize(request(count=2, seed=9), options, Noise((9, 10))))]
+    for row, seed in enumerate((9, 10)):
+        one = draw(system, 7, options=Options(variation_seed=seed, variation_strength=0.3))
+        torch.testing.assert_close(got[row : row + 1], one, rtol=0, atol=1e-4)
+    assert torch.equal(draw(system, 9, options=Options(variation_of=7)), draw(system, 9))
+
+
+def test_previews_of_large_pictures(system):
+    """Small ones are the codec's; large ones a sketch, or what a small codec makes of them."""
+
+    class Glance:
+        factor = 8
+
+        def encode(self, pixels):
+            raise AssertionError("nobody encodes for a look")
+
+        def decode(self, latents):
+            return torch.zeros(len(latents), 3, 8, 8)
+
+    def looked(system, size):
+        seen = []
+        steps = system.synthesize(request(size=size, steps=1), Options(), Noise((7,)))
+        drain(steps, lambda progress: seen.append(progress.peek()[0].size))
+        return seen[0]
+
+    factor = system.codec.factor
+    assert looked(system, (4 * factor, 4 * factor)) == (4 * factor, 4 * factor)
+    assert looked(system, (36 * factor, 36 * factor)) == (36, 36)
+    assert looked(dataclasses.replace(system, glance=Glance()), (4 * factor, 4 * factor)) == (8, 8)
+
+
 @pytest.mark.parametrize("upscaler", ["latent", "latent-antialiased", "pixels"])
 def test_a_second_pass_is_larger(system, upscaler):
     seen = []

@@ -24,6 +24,7 @@ from mindseye.checkpoints.adapters.files import tensors_of
 from mindseye.checkpoints.adapters.places import Layer, Places, base_of
 from mindseye.checkpoints.layout import Rule
 from mindseye.errors import OptionError, WeightsError
+from mindseye.nn.layers import settle
 
 __all__ = ["ENOUGH", "Attached", "Report", "Weights", "attach", "match"]
 
@@ -167,6 +168,8 @@ def attach(
         if not allow_partial:
             _refuse(adapter, report, base)
         reports.append(report)
+    for network in parts.values():
+        settle(network)
     parameters = {part: dict(network.named_parameters()) for part, network in parts.items()}
     kept = []
     with ExitStack() as stack:

@@ -7,7 +7,9 @@ Hadamard       LoHa: ``s (w1_a @ w1_b) * (w2_a @ w2_b)`` (Hyeon-Woo et al. 2021,
 Kronecker      LoKr: ``s kron(w1, w2)``, each whole or a product, w2 also in Tucker form
 full           ``diff``, ``diff_b``; norms as ``w_norm``, ``b_norm``
 IA3            ``W * w`` along outputs or inputs (Liu et al. 2022, arXiv:2205.05638)
-rotation       diagonal OFT: ``(R' - 1) W``, R the Cayley transform of a skew block (Qiu et al. 2023, arXiv:2306.07280)
+generalised    GLoRA: ``s (W a1 @ a2 + b1 @ b2)`` (Chavan et al. 2023, arXiv:2306.07967), as LyCORIS has it
+rotation       diagonal OFT: ``(R' - 1) W``, R the Cayley transform of a skew block (Qiu et al. 2023, arXiv:2306.07280);
+               in stages that mix outputs ever further apart: BOFT (Liu et al. 2023, arXiv:2311.06243)
 DoRA           around any of the first three: ``m (W + D) / |W + D| - W``, norms by output or by input
                (Liu et al. 2024, arXiv:2402.09353)
 =============  ================================================================================================
@@ -40,6 +42,7 @@ _REQUIRED = {
     "norm": ({"w_norm"},),
     "ia3": ({"ia3"},),
     "rotation": ({"oft_blocks"},),
+    "generalised": ({"a1.weight", "a2.weight", "b1.weight", "b2.weight"},),
     "bias": ({"diff_b"}, {"b_norm"}),
 }
 
@@ -54,6 +57,8 @@ def rank_of(shapes: Shapes) -> int | None:
     """The rank that alpha is divided by; None where there is none, and alpha has no meaning."""
     if "down" in shapes:
         return int(shapes["down"][0])
+    if "a2.weight" in shapes:
+        return min(shapes["a2.weight"][:2])
     for name in ("hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
         if name in shapes:
             return int(shapes[name][0])
@@ -77,11 +82,27 @@ def misfit(shapes: Shapes, weight: Sequence[int]) -> str:
             return f"{name} has {math.prod(shapes[name])} numbers, and the weight is {rows} x {columns}"
     if kind_of(shapes) == "rotation":
         blocks = shapes["oft_blocks"]
-        if len(blocks) != 3 or blocks[1] != blocks[2]:
-            return "butterfly OFT is not supported, only the diagonal kind"
-        if blocks[0] * blocks[1] != rows or ("rescale" in shapes and math.prod(shapes["rescale"]) != rows):
-            return f"turns {blocks[0] * blocks[1]} outputs, and here there are {rows}"
+        if len(blocks) not in (3, 4) or blocks[-1] != blocks[-2]:
+            return f"blocks of {list(blocks)} turn nothing"
+        count, size = blocks[-3:-1]
+        if count * size != rows or ("rescale" in shapes and math.prod(shapes["rescale"]) != rows):
+            return f"turns {count * size} outputs, and here there are {rows}"
+        if len(blocks) == 4 and (size % 2 or rows % (2 ** blocks[0] * (size // 2))):
+            return f"{blocks[0]} stages of blocks of {size} do not divide {rows} outputs"
+    if kind_of(shapes) == "generalised" and not _generalised(shapes, weight):
+        sizes = ", ".join(f"{name[:2]} {list(shapes[name])}" for name in sorted(_REQUIRED["generalised"][0]))
+        return f"{sizes} do not fit a weight of {list(weight)}"
     return ""
+
+
+def _generalised(shapes: Shapes, weight: Sequence[int]) -> bool:
+    """Whether GLoRA's four factors fit: each as LyCORIS has stored it since 2.0, or as before, the other way about."""
+    out, inside, kernel = weight[0], weight[1] if len(weight) > 1 else 1, math.prod(weight[2:])
+    a1, a2, b1, b2 = ((s[0], math.prod(s[1:])) for s in (shapes[f"{n}.weight"] for n in ("a1", "a2", "b1", "b2")))
+    rank = a2[0]
+    if a1 == (inside, rank) and a2[1] == inside and b1 == (out, b2[0]) and b2[1] == inside * kernel:
+        return True
+    return a1[1] == inside == a2[0] and a1[0] == a2[1] and b2 == (out, b1[0]) and b1[1] == inside * kernel
 
 
 def extent(shapes: Shapes) -> tuple[int, int] | None:
@@ -182,6 +203,8 @@ def change(
         return weight * _along(f["ia3"] * strength, weight, 1 if by_input else 0)
     elif kind == "rotation":
         return _rotation(f["oft_blocks"], f.get("rescale"), weight, alpha) * strength
+    elif kind == "generalised":
+        delta = _around(f, weight) * scale
     elif kind == "bias":
         return None
     else:
@@ -231,16 +254,34 @@ def _along(vector: Tensor, weight: Tensor, axis: int) -> Tensor:
     return vector.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
 
 
+def _around(f: Mapping[str, Tensor], weight: Tensor) -> Tensor:
+    """GLoRA's change: something of the weight itself, taken through a low rank of its inputs, and something new."""
+    a1, a2, b1, b2 = (f[f"{name}.weight"].flatten(1) for name in ("a1", "a2", "b1", "b2"))
+    if a1.shape[0] != weight.shape[1] or b1.shape[0] != weight.shape[0]:  # stored the other way about
+        a1, a2, b1, b2 = a2, a1, b2, b1
+    own = torch.einsum("oi...,ir,rj->oj...", weight, a1, a2)
+    return own + (b1 @ b2).reshape(weight.shape)
+
+
 def _rotation(blocks: Tensor, rescale: Tensor | None, weight: Tensor, alpha: float) -> Tensor:
     """OFT's change: groups of outputs are turned by ``(1 + Q) (1 - Q)^-1`` of a skew ``Q`` of bounded size."""
-    count, size, _ = blocks.shape
-    skew = blocks - blocks.transpose(1, 2)
+    size = blocks.shape[-1]
+    skew = blocks - blocks.mT
     if alpha > 0:
         bound, length = alpha * weight.shape[0], skew.norm() + 1e-8
         skew = skew * (bound / length).clamp_max(1)
     eye = torch.eye(size)
     rotation = (eye + skew) @ torch.linalg.inv(eye - skew)
-    turned = (rotation.transpose(1, 2) @ weight.reshape(count, size, -1)).reshape(weight.shape)
+    if blocks.ndim == 3:
+        turned = (rotation.mT @ weight.reshape(len(blocks), size, -1)).reshape(weight.shape)
+    else:  # butterfly: stage s brings together outputs that lie 2**s half blocks apart
+        turned = weight.reshape(len(weight), -1)
+        for stage, turns in enumerate(rotation):
+            apart = 2**stage * (size // 2)
+            pairs = turned.reshape(-1, 2, apart, turned.shape[-1]).transpose(1, 2)
+            mixed = (turns @ pairs.reshape(-1, size, turned.shape[-1])).reshape(pairs.shape)
+            turned = mixed.transpose(1, 2).reshape(turned.shape)
+        turned = turned.reshape(weight.shape)
     if rescale is not None:
         turned = turned * _along(rescale, weight, 0)
     return turned - weight

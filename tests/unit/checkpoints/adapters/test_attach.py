@@ -9,6 +9,7 @@ from mindseye.errors import OptionError, WeightsError
 from mindseye.networks.clip import CLIP, Text
 from mindseye.networks.clip import Config as ClipConfig
 from mindseye.networks.unet import SD1, SD2, UNet
+from mindseye.nn.layers import Conv2d, Later, Linear
 
 QUERY = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 OURS = "down.0.stages.0.transformer.blocks.0.attention.query.weight"
@@ -60,6 +61,23 @@ def test_taking_out_restores_every_bit_and_the_memory_layout(parts, kohya, dtype
     assert equal(before, state(parts))
     attached.detach()
     assert equal(before, state(parts))
+
+
+def test_layers_that_wait_for_their_first_call_are_adapted_at_full_width(parts, kohya):
+    """As if they had been widened before, not rounded to what the file has them in."""
+    parts["unet"].half()
+    wide = {name: value.float() for name, value in parts["unet"].state_dict().items()}
+    adapter = [(read_adapter(kohya()), Weights(0.7))]
+    for layer in parts["unet"].modules():
+        if isinstance(layer, (Conv2d, Linear)):
+            layer.later = Later(dtype=torch.float32, memory_format=torch.channels_last, release=lambda old: None)
+    other = {"unet": UNet(parts["unet"].config), "text": parts["text"]}
+    other["unet"].load_state_dict(wide)
+    with attach(other, adapter):
+        changed = {key: value.clone() for key, value in other["unet"].state_dict().items() if value.ndim > 1}
+    with attach(parts, adapter):
+        assert all(torch.equal(parts["unet"].state_dict()[key], value) for key, value in changed.items())
+    assert all(torch.equal(parts["unet"].state_dict()[key], wide[key]) for key in changed)
 
 
 def test_adapters_add_up_in_any_order(parts, kohya):

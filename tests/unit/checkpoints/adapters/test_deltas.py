@@ -170,6 +170,43 @@ def test_a_rotation_is_that_of_its_angle():
     close(turned, torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]))
 
 
+def test_a_butterfly_is_its_stages_one_after_the_other():
+    """Against dense matrices, an output and its partners at a time."""
+    rows, size, stages = 16, 4, 2
+    blocks, weight = 0.3 * random(stages, rows // size, size, size), random(rows, IN, K, K)
+    whole = torch.eye(rows, dtype=torch.float64)
+    for stage in range(stages):
+        apart = 2**stage * size // 2
+        # The outputs of one block: two runs that lie `apart` one from the other, interleaved.
+        order = [start + step + half * apart for start in range(0, rows, 2 * apart) for step in range(apart)
+                 for half in (0, 1)]  # fmt: skip
+        dense = torch.zeros(rows, rows, dtype=torch.float64)
+        for number in range(rows // size):
+            skew = (blocks[stage, number] - blocks[stage, number].T).double()
+            turn = (torch.eye(size) + skew) @ (torch.eye(size) - skew).inverse()
+            for i, j in itertools.product(range(size), repeat=2):
+                dense[order[size * number + i], order[size * number + j]] = turn[i, j]
+        whole = dense @ whole
+    wanted = torch.einsum("ab,bikl->aikl", whole, weight.double()).float() - weight
+    close(deltas.change({"oft_blocks": blocks}, weight), wanted)
+    close(deltas.change({"oft_blocks": blocks}, weight, 0.5), wanted / 2)
+
+
+@pytest.mark.parametrize("kernel", [(), (K, K)])
+@pytest.mark.parametrize("older", [False, True])
+def test_generalised_is_the_layer_around_which_it_was_trained(kernel, older):
+    one = (1,) * len(kernel)
+    weight, a1, a2 = random(OUT, IN, *kernel), random(IN, R, *one, seed=1), random(R, IN, *one, seed=2)
+    b1, b2 = random(OUT, R, *one, seed=3), random(R, IN, *kernel, seed=4)
+    factors = (a2, a1, b2, b1) if older else (a1, a2, b1, b2)
+    f = {f"{name}.weight": factor for name, factor in zip(("a1", "a2", "b1", "b2"), factors, strict=True)}
+    assert deltas.misfit({name: factor.shape for name, factor in f.items()}, weight.shape) == ""
+    run = torch.nn.functional.conv2d if kernel else torch.nn.functional.linear
+    x = random(2, IN, 5, 5) if kernel else random(2, IN)
+    changed = run(x, weight + deltas.change(f | alpha_of(1.0), weight, 3.0))
+    close(changed, run(x, weight) + 3 / R * (run(run(run(x, a2), a1), weight) + run(run(x, b2), b1)))
+
+
 def test_full_norm_and_bias():
     weight, diff = random(OUT, IN), random(OUT, IN, seed=1)
     close(deltas.change({"diff": diff}, weight, 0.25), diff / 4)
@@ -194,8 +231,16 @@ def test_a_scalar_multiplies():
         ({"up": (OUT, R), "down": (R,)}, (OUT, IN), "does not fit"),
         ({"up": (OUT, R)}, (OUT, IN), "no kind"),
         ({"a1.weight": (OUT, R), "b1.weight": (R, IN)}, (OUT, IN), "no kind"),
+        (
+            {"a1.weight": (IN, R), "a2.weight": (R, 3), "b1.weight": (OUT, R), "b2.weight": (R, IN)},
+            (OUT, IN),
+            "a1 [4, 2], a2 [2, 3], b1 [6, 2], b2 [2, 4] do not fit a weight of [6, 4]",
+        ),
         ({"oft_blocks": (2, 3, 3)}, (OUT, IN), ""),
-        ({"oft_blocks": (2, 2, 3, 3)}, (OUT, IN), "butterfly"),
+        ({"oft_blocks": (2, 2, 3, 3)}, (OUT, IN), "2 stages of blocks of 3"),
+        ({"oft_blocks": (1, 3, 2, 2)}, (OUT, IN), ""),
+        ({"oft_blocks": (2, 3, 2, 2)}, (OUT, IN), "do not divide"),
+        ({"oft_blocks": (3, 2)}, (OUT, IN), "turn nothing"),
         ({"oft_blocks": (2, 2, 2)}, (OUT, IN), "turns 4 outputs"),
         ({"up": (OUT, R), "down": (R, IN), "magnitude": (5,)}, (OUT, IN), "magnitude has 5"),
         ({"up": (OUT, R), "down": (R, IN), "output_magnitude": (IN,)}, (OUT, IN), "magnitude has 4"),
