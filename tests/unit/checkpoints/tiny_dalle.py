@@ -11,7 +11,7 @@ from tests.unit.checkpoints.tiny_early import made, written
 from torch import nn
 
 from mindseye.checkpoints.layout import restore
-from mindseye.checkpoints.layouts import dalle_pytorch, enhancing, openai_dvae
+from mindseye.checkpoints.layouts import dalle_pytorch_dvae, enhancing, openai_dvae
 from mindseye.networks import discrete_vae, dvae, vit_vqgan
 
 DVAE = dvae.Config(channels=(8, 16), blocks=(1, 2), codes=24, code_channels=12)
@@ -82,7 +82,7 @@ def dvae_files(path: Path, *, legacy: bool = False, config=DVAE, **beside) -> Pa
 
 def vae_file(path: Path, prefix: str = "") -> Path:
     """DALLE-pytorch's own."""
-    theirs = restore(made(discrete_vae.DiscreteVAE, PLAIN).state_dict(), dalle_pytorch.vae_rules(PLAIN))
+    theirs = restore(made(discrete_vae.DiscreteVAE, PLAIN).state_dict(), dalle_pytorch_dvae.vae_rules(PLAIN))
     weights = {f"{prefix}{key}": value.contiguous() for key, value in theirs.items()}
     told = {"image_size": 64, "num_layers": 1}
     names = {"vae_params": told, "hparams": {"dim": 8}, "opt_state": {"state": {}}} if prefix else {"hparams": told}

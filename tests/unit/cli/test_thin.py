@@ -89,8 +89,8 @@ def test_train_passes_on_recipe_settings_and_hours(monkeypatch, capsys):
 
     seen = {}
 
-    def follow(chosen, folder, workshop, *, hours, resume):
-        seen.update(recipe=chosen, folder=folder, workshop=workshop, hours=hours, resume=resume)
+    def follow(chosen, folder, workshop, *, hours, resume, start):
+        seen.update(recipe=chosen, folder=folder, workshop=workshop, hours=hours, resume=resume, start=start)
         yield Progress("train", 1, 1, tuple)
         return {"vae-pocket": folder / "vae-pocket.safetensors"}
 
