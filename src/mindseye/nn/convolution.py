@@ -10,7 +10,7 @@ every call. Two shapes of a U-Net and an autoencoder can do better, and `convolv
   where oneDNN's direct sum in float32 has 0.2e-6; a whole U-Net then differs from diffusers' by 3e-6, which is what
   another memory format alone makes. Not for half precision, whose error it would multiply as well.
 - *Small maps with many channels*: unfold the patches and multiply once. The patches are small there, and the weights,
-  which are not, are read as they lie (``channels_last``) instead of re-ordered.
+  which are not, are read as they lie (``channels_last``) instead of re-ordered. Not with AVX2, where it gains nothing.
 - *1x1*: a matrix product over places.
 
 Everything else, and everything that needs a gradient, is torch's own.
@@ -54,7 +54,7 @@ def convolve(
 
 
 def kernel_for(x: Tensor, weight: Tensor, *, stride: tuple[int, int], padding: tuple[int, int]) -> Kernel:
-    """Which kernel; the rules were measured on two AVX-512 cores, where each side of a border is about equally fast."""
+    """Which kernel; the rules were measured on two AVX-512 cores and, where they differ, on two with AVX2 (Zen 3)."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32:
         return "torch"
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
@@ -66,11 +66,20 @@ def kernel_for(x: Tensor, weight: Tensor, *, stride: tuple[int, int], padding: t
     if min(channels, out) < 64 or side != [3, 3]:
         return "torch"
     tiles = batch * -(-height // _OUT) * -(-width // _OUT)
+    short = _capability() == "AVX2"
     # Below, the transformed weights (four times the weights) would be more work than the tiles.
-    if stride == (1, 1) and padding == (1, 1) and tiles >= 64 and 8 * tiles > min(channels, out):
+    if stride == (1, 1) and padding == (1, 1) and tiles >= 64 and 8 * tiles > min(channels, out) - short:
         return "winograd"
+    if short:  # oneDNN's convolutions there are as fast as its products, or faster
+        return "torch"
     places = batch * height * width // (stride[0] * stride[1])
     return "patches" if places <= 1024 and weight.numel() >= 2**18 else "torch"
+
+
+@lru_cache(maxsize=1)
+def _capability() -> str:
+    """The vector instructions that torch uses here."""
+    return torch.backends.cpu.get_cpu_capability()
 
 
 def by_patches(

@@ -61,7 +61,24 @@ def chosen(x, weight, stride=1, padding=1):
     return kernel_for(x, weight, stride=(stride, stride), padding=(padding, padding))
 
 
-def test_which_kernel():
+@pytest.fixture
+def long_vectors(monkeypatch):
+    """A machine with AVX-512, whatever this one has."""
+    monkeypatch.setattr(convolution, "_capability", lambda: "AVX512")
+
+
+def test_which_kernel_with_short_vectors(monkeypatch):
+    monkeypatch.setattr(convolution, "_capability", lambda: "AVX2")
+    wide, deep = torch.empty(2, 320, 64, 64), torch.empty(2, 1280, 8, 8)
+    assert chosen(wide, torch.empty(320, 320, 3, 3)) == "winograd"
+    assert chosen(torch.empty(1, 512, 32, 32), torch.empty(512, 512, 3, 3)) == "winograd"
+    assert (
+        chosen(deep, torch.empty(1280, 1280, 3, 3)) == chosen(deep, torch.empty(1280, 1280, 3, 3), stride=2) == "torch"
+    )
+    assert chosen(last(wide), torch.empty(640, 320, 1, 1), padding=0) == "patches"
+
+
+def test_which_kernel(long_vectors):
     with torch.device("meta"), torch.no_grad():
         wide, deep = torch.empty(2, 320, 64, 64), torch.empty(2, 1280, 8, 8)
     # `meta` is no processor: what is asked is only told by shapes and dtypes.
@@ -84,7 +101,7 @@ def test_which_kernel():
     ("shape", "out", "side", "stride"),
     [((1, 64, 32, 33), 64, 3, 1), ((2, 192, 8, 8), 192, 3, 1), ((1, 64, 5, 5), 8, 1, 1), ((1, 192, 8, 8), 192, 3, 2)],
 )
-def test_convolve_is_torchs_whatever_it_picks(shape, out, side, stride):
+def test_convolve_is_torchs_whatever_it_picks(long_vectors, shape, out, side, stride):
     x, weight, bias = last(random(*shape)), last(random(out, shape[1], side, side)), random(out)
     padding = (side // 2, side // 2)
     assert kernel_for(x, weight, stride=(stride, stride), padding=padding) != "torch"
