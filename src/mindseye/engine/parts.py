@@ -111,10 +111,9 @@ def _vocabulary(source: Vocabulary) -> Any:
         if source.kind == "char-bpe":
             return PlainTokenizer.char_bpe(source.folder or Path(), source.length)
         if source.kind == "plain":
-            known = source.folder is not None
-            return (
-                PlainTokenizer.from_file(source.folder, source.length) if known else PlainTokenizer.clip(source.length)
-            )
+            if source.folder is None:
+                return PlainTokenizer.clip(source.length)
+            return PlainTokenizer.from_file(source.folder, source.length)
         if source.folder is None:
             return Tokenizer.packaged(source.length, source.pad)
         return Tokenizer.clip(source.folder, source.length, source.pad)
