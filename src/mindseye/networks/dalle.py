@@ -303,7 +303,7 @@ class DALLE(nn.Module):
         self.config = config
         self.length, self.codes = config.grid**2, config.image_tokens
         depth, extras = config.layers, config.extras
-        self.kinds: list[Kind] = [config.attention[layer % len(config.attention)] for layer in range(depth)]
+        self.kinds: tuple[Kind, ...] = tuple(config.attention[layer % len(config.attention)] for layer in range(depth))
         self.attention_ids = list(islice(cycle(extras.attention_ids or range(depth)), depth))
         self.feed_ids = list(islice(cycle(extras.feed_ids or range(depth)), depth))
         for layer, shared in enumerate(self.attention_ids):

@@ -13,12 +13,14 @@ every call. Two shapes of a U-Net and an autoencoder can do better, and `convolv
   which are not, are read as they lie (``channels_last``) instead of re-ordered. Not with AVX2, where it gains nothing.
 - *1x1*: a matrix product over places.
 
-Everything else, and everything that needs a gradient, is torch's own.
+Where pictures are painted by the gradient of frozen networks, Winograd serves as well: the gradient on what came in is
+a convolution of the same shape, its filters turned and transposed. Everything else, and every gradient on weights, is
+torch's own.
 """
 
 from fractions import Fraction
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal, cast, final
 
 import torch
 from jaxtyping import Float
@@ -46,8 +48,11 @@ def convolve(
 ) -> Float[Tensor, "B D H2 W2"]:
     """`torch.nn.functional.conv2d` without groups or dilation, by the kernel that suits the shape."""
     kernel = kernel_for(x, weight, stride=stride, padding=padding)
+    if bias is not None and bias.requires_grad and torch.is_grad_enabled():
+        kernel = "torch"
     if kernel == "winograd":
-        return winograd(x, weight, bias)
+        follows = torch.is_grad_enabled() and x.requires_grad
+        return cast(Tensor, Frozen.apply(x, weight, bias)) if follows else winograd(x, weight, bias)
     if kernel == "patches":
         return by_patches(x, weight, bias, stride=stride, padding=padding)
     return F.conv2d(x, weight, bias, stride, padding)
@@ -57,11 +62,12 @@ def kernel_for(x: Tensor, weight: Tensor, *, stride: tuple[int, int], padding: t
     """Which kernel; the rules were measured on two AVX-512 cores and, where they differ, on two with AVX2 (Zen 3)."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32:
         return "torch"
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    follows = torch.is_grad_enabled() and x.requires_grad
+    if torch.is_grad_enabled() and weight.requires_grad:
         return "torch"
     (batch, channels, height, width), (out, _, *side) = x.shape, weight.shape
     if side == [1, 1]:
-        last = x.is_contiguous(memory_format=torch.channels_last)
+        last = x.is_contiguous(memory_format=torch.channels_last) and not follows
         return "patches" if last and stride == (1, 1) and padding == (0, 0) else "torch"
     if min(channels, out) < 64 or side != [3, 3]:
         return "torch"
@@ -69,11 +75,29 @@ def kernel_for(x: Tensor, weight: Tensor, *, stride: tuple[int, int], padding: t
     short = _capability() == "AVX2"
     # Below, the transformed weights (four times the weights) would be more work than the tiles.
     if stride == (1, 1) and padding == (1, 1) and tiles >= 64 and 8 * tiles > min(channels, out) - short:
-        return "winograd"
+        # There and back again, with filters transformed for each: smaller maps are faster directly (AVX2, one core).
+        return "torch" if follows and (tiles < 256 or min(channels, out) < 128) else "winograd"
     if short:  # oneDNN's convolutions there are as fast as its products, or faster
         return "torch"
     places = batch * height * width // (stride[0] * stride[1])
-    return "patches" if places <= 1024 and weight.numel() >= 2**18 else "torch"
+    return "patches" if not follows and places <= 1024 and weight.numel() >= 2**18 else "torch"
+
+
+@final
+class Frozen(torch.autograd.Function):
+    """`winograd` with a gradient on what comes in, and none on weights."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve."""
+        ctx.save_for_backward(weight)
+        return winograd(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        """Convolve back; this, too, may be followed."""
+        (weight,) = ctx.saved_tensors
+        return cast(Tensor, Frozen.apply(grads[0], weight.flip(2, 3).transpose(0, 1), None)), None, None
 
 
 @lru_cache(maxsize=1)

@@ -94,6 +94,11 @@ def test_which_kernel(long_vectors):
     assert chosen(wide, torch.empty(320, 320, 3, 3, requires_grad=True)) == "torch"
     with torch.no_grad():
         assert chosen(wide, torch.empty(320, 320, 3, 3, requires_grad=True)) == "winograd"
+    followed = wide.requires_grad_()
+    assert chosen(followed, torch.empty(320, 320, 3, 3)) == "winograd"
+    assert chosen(followed[:, :64], torch.empty(64, 64, 3, 3)) == "torch"
+    assert chosen(followed, torch.empty(320, 320, 3, 3, requires_grad=True)) == "torch"
+    assert chosen(last(followed), torch.empty(640, 320, 1, 1), padding=0) == "torch"
 
 
 @torch.no_grad()
@@ -109,3 +114,27 @@ def test_convolve_is_torchs_whatever_it_picks(long_vectors, shape, out, side, st
     got = convolve(x, weight, bias, stride=(stride, stride), padding=padding)
     assert error(got, truth) < 2e-6
     assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("height", [61, 64])
+def test_frozen_filters_pass_the_gradient_on(height):
+    """As torch's own, once and twice: gradient penalties follow gradients."""
+    x, weight, bias = random(1, 128, height, 64), random(130, 128, 3, 3), random(130)
+    leaf, exact = x.clone().requires_grad_(), x.double().requires_grad_()
+    got = convolve(leaf, weight, bias, padding=(1, 1))
+    truth = F.conv2d(exact, weight.double(), bias.double(), padding=1)
+    assert type(got.grad_fn).__name__ == "FrozenBackward"
+    (gradient,) = torch.autograd.grad(got.square().sum(), leaf, create_graph=True)
+    (true,) = torch.autograd.grad(truth.square().sum(), exact, create_graph=True)
+    assert error(got.detach(), truth.detach()) < 2e-6 and error(gradient.detach(), true.detach()) < 2e-6
+    gradient.square().sum().backward()
+    true.square().sum().backward()
+    assert error(leaf.grad, exact.grad) < 4e-6
+
+
+def test_filters_and_biases_that_learn_are_torchs():
+    x, weight, bias = random(1, 128, 64, 64).requires_grad_(), random(128, 128, 3, 3), random(128)
+    for learns in (weight, bias):
+        learns.requires_grad_()
+        assert type(convolve(x, weight, bias, padding=(1, 1)).grad_fn).__name__ == "ConvolutionBackward0"
+        learns.requires_grad_(False)
