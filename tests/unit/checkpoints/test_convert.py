@@ -10,14 +10,14 @@ from safetensors.torch import load_file, save_file
 from mindseye.checkpoints import convert as conversion
 from mindseye.checkpoints.convert import convert
 from mindseye.checkpoints.load import load_foreign
-from mindseye.checkpoints.releases import EARLY, FAMILIES, identify
+from mindseye.checkpoints.releases import EARLY, FAMILIES, WRITERS, identify
 from mindseye.checkpoints.save import load_part
 from mindseye.cli.convert import convert as command
 from mindseye.errors import OptionError, OutputError, WeightsError
 from mindseye.request import Progress
 from mindseye.text.tokenizer import Tokenizer
 
-WHOLE = [family for family in FAMILIES if family not in EARLY]
+WHOLE = [family for family in FAMILIES if family not in (*EARLY, *WRITERS)]
 WRITTEN = [family for family in WHOLE if family != "ldm-text2img"]
 
 
