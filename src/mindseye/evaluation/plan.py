@@ -109,6 +109,17 @@ def _adversarial(*, relations: int = 0, classes: int = 0, bars: Mapping[str, Bar
     )  # fmt: skip
 
 
+def _written(words: float) -> Plan:
+    """Token by token, one candidate a picture."""
+    return Plan(
+        full=Sizes(pairs=200, concepts=100, repeats=1, relations=48, training=20_000),
+        quick=Sizes(pairs=64, relations=24, training=2_000),
+        bars={"r_precision_pairs": Bar(words)},
+        seconds=15,
+        batch=4,
+    )
+
+
 DIFFUSION: Final = Plan(
     full=Sizes(pairs=512, concepts=256, repeats=4, relations=240, training=20_000),
     quick=Sizes(pairs=96, concepts=48, repeats=1, relations=48, training=2_000),
@@ -123,6 +134,10 @@ PLANS: Final[Mapping[str, Plan]] = {
     "Disco": _guided(0.4),
     "GAN": _adversarial(),
     "ClassGAN": _adversarial(classes=8, bars={"classes": Bar(0.5)}),
+    "DALLE": _written(0.3),
+    "DalleMini": _written(0.4),
+    "Parti": _written(0.4),
+    "NUWAInfinity": _written(0.25),
     "TextGAN": _adversarial(relations=48, bars={"r_precision_pairs": Bar(0.3)}),
 }
 """By the name of a system's class."""
