@@ -19,18 +19,17 @@ from functools import partial
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from mindseye.autoregression import sample
 from mindseye.errors import OptionError, WeightsError
 from mindseye.networks.bart import Bart
 from mindseye.networks.vqgan import VQGAN
 from mindseye.noise import Noise
-from mindseye.pixels import from_image
 from mindseye.request import Request, Steps, candidate_seed
 from mindseye.shapes import Ids, Pixels
+from mindseye.systems import writing
 from mindseye.systems.base import known, option
 from mindseye.text.bart_tokenizer import SPELLINGS, BartTokenizer
 from mindseye.text.tokenizer import Tokenizer
@@ -43,15 +42,12 @@ _SPARE = 512
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Knobs:
+class Knobs(writing.FromTheTop):
     """The knobs of the method."""
 
     top_k: int = option(256, "draw each code from so many of the likeliest; 0 = from all", low=0, high=1 << 20)
-    top_p: float = option(1.0, "draw from the likeliest codes that together reach this probability", low=0.01, high=1)
-    temperature: float = option(1.0, "below 1 likelier codes, above 1 rarer ones; 0 = the likeliest", low=0, high=10)
     grid: int = option(1, "so many by so many drawings of the prompt on one sheet, each of the size", low=1, high=8)
     joined: bool = option(False, "decode a grid as one picture: no borders between its drawings")
-    prime: int = option(0, "rows of the start picture that are kept, from the top; 0 = as --strength says", low=0)
     spelling: str = option(
         "plain", "how a prompt is spelled for BART's vocabulary: as in training, or else", choices=tuple(SPELLINGS)
     )
@@ -78,22 +74,11 @@ class DalleMini:
     tokenizer: Tokenizer | BartTokenizer
 
     def __post_init__(self) -> None:
-        config, tokenizer = self.network.config, self.tokenizer
-        if not 0 <= config.vocabulary - tokenizer.vocabulary <= _SPARE:
-            raise WeightsError(
-                f"the vocabulary has {tokenizer.vocabulary:,} tokens and the network reads {config.vocabulary:,}: "
-                "they do not belong together"
-            )
-        if tokenizer.length > config.text_length or tokenizer.pad != config.pad:
-            raise WeightsError(
-                f"the vocabulary gives {tokenizer.length} ids filled with {tokenizer.pad}, and the network reads "
-                f"{config.text_length} filled with {config.pad}: they do not belong together"
-            )
-        if self.codec.config.codes != config.codes:
-            raise WeightsError(
-                f"the network writes {config.codes:,} different codes and the VQGAN has {self.codec.config.codes:,}: "
-                "they do not belong together"
-            )
+        config = self.network.config
+        writing.belong(
+            self.tokenizer, vocabulary=config.vocabulary, length=config.text_length, pad=config.pad, spare=_SPARE
+        )
+        writing.paints(self.codec, config.codes)
         if math.isqrt(config.length) ** 2 != config.length:
             raise WeightsError(f"the network writes {config.length} codes, which are no square picture")
 
@@ -105,13 +90,7 @@ class DalleMini:
     def notices(self, request: Request) -> list[str]:
         """Words that do not fit, a size that is not its own."""
         asked = str(request.options.get("spelling", ""))
-        _, cut = self._spelled(asked).encode([request.prompt, request.negative])
-        length = self.tokenizer.length
-        said = [f"only {length} tokens of a prompt are read; not this: {words}" for words in cut if words]
-        width, height = known(request.size, "size")
-        if (width, height) != (self.side, self.side):
-            said.append(f"it draws {self.side}x{self.side}: the picture is scaled to {width}x{height}")
-        return said
+        return writing.unread(self._spelled(asked), request) + writing.scaled(request, (self.side, self.side))
 
     def synthesize(self, request: Request, options: Knobs, noise: Noise) -> Steps[Pixels]:
         """Draw one picture, or one grid, a seed.
@@ -125,10 +104,11 @@ class DalleMini:
             OptionError: A mask, a grid from a start picture, or more rows to keep than there are.
             WeightsError: The codec cannot encode a start picture, or the network gave numbers that are not finite.
         """
-        prime = self._prime(request, options)
-        device = self.codec.codebook.device
-        ids, _ = self._spelled(options.spelling).encode([request.prompt, request.negative])
-        text, null = ids.to(device).split(1)
+        if options.grid > 1 and request.image is not None:
+            raise OptionError("a grid is drawn from a prompt alone, not from a start picture", hint="--set grid=1")
+        like, rows = self.codec.codebook, math.isqrt(self.network.length)
+        prime = writing.begun(request, self.codec, (rows, rows), options.prime, like)
+        text, null = writing.spelled(self._spelled(options.spelling), request, like.device)
         if (cells := options.grid**2) > 1:
             noise = Noise([candidate_seed(seed, number) for seed in noise.seeds for number in range(cells)])
         codes = yield from sample(
@@ -152,25 +132,6 @@ class DalleMini:
         return self.tokenizer
 
     @torch.no_grad()
-    def _prime(self, request: Request, options: Knobs) -> Int[Tensor, "1 P"] | None:
-        """The codes of the upper part of a start picture, whole rows; None without one."""
-        if request.image is None:
-            return None
-        if request.mask is not None:
-            raise OptionError(
-                "this network writes a picture from its top to its end and repaints nothing under a mask",
-                hint="without the mask, --strength 0.5 keeps the upper half",
-            )
-        if options.grid > 1:
-            raise OptionError("a grid is drawn from a prompt alone, not from a start picture", hint="--set grid=1")
-        pixels = from_image(request.image, (self.side, self.side)).to(self.codec.codebook)
-        grid = math.isqrt(self.network.length)
-        if options.prime > grid:
-            raise OptionError(f"{options.prime} rows cannot be kept of {grid}")
-        rows = options.prime or round((1 - request.strength) * grid)
-        return self.codec.to_ids(pixels)[:, : rows * grid]
-
-    @torch.no_grad()
     def _paint(self, codes: Ids, options: Knobs, size: tuple[int, int]) -> Float[Tensor, "P 3 H W"]:
         """Pictures, or grids of pictures row by row, from the codes of all drawings."""
         grid, rows = options.grid, math.isqrt(codes.shape[1])
@@ -181,7 +142,4 @@ class DalleMini:
             pixels = self.codec.from_ids(codes).float()
             cells = pixels.unflatten(0, (-1, grid, grid)).permute(0, 3, 1, 4, 2, 5)
             pixels = cells.flatten(4, 5).flatten(2, 3)
-        width, height = grid * size[0], grid * size[1]
-        if (height, width) == pixels.shape[-2:]:
-            return pixels
-        return F.interpolate(pixels, (height, width), mode="bicubic", antialias=True).clamp(-1, 1)
+        return writing.fitted(pixels, (grid * size[0], grid * size[1]))

@@ -70,7 +70,9 @@ class NUWA:
 
     def __post_init__(self) -> None:
         config = self.network.config
-        writing.belong(config.text, config.codes, self.tokenizer, self.codec)
+        text = config.text
+        writing.belong(self.tokenizer, vocabulary=text.vocabulary, length=text.length, pad=text.pad)
+        writing.paints(self.codec, config.codes)
 
     @property
     def native(self) -> tuple[int, int]:
@@ -105,7 +107,10 @@ class NUWA:
         most, rows, columns = self.network.config.grid
         if options.frames > most:
             raise OptionError(f"a clip has up to {most} frames here, not {options.frames}")
-        prime = self._prime(request, options)
+        _, rows, columns = self.network.config.grid
+        # A clip goes on from the whole picture, a picture from its upper part.
+        whole = rows if options.frames > 1 else 0
+        prime = writing.begun(request, self.codec, (rows, columns), whole, self.codec.codebook)
         text, null = writing.spelled(self.tokenizer, request, self.codec.codebook.device)
         ids = yield from sample(
             self.network.frames(options.frames),
@@ -121,18 +126,6 @@ class NUWA:
         )
         with torch.no_grad():
             return self._paint(ids)
-
-    @torch.no_grad()
-    def _prime(self, request: Request, options: ClipKnobs) -> Int[Tensor, "1 P"] | None:
-        """The tokens of a start picture: all, for a clip to go on from, or of its upper part; None without one."""
-        if request.image is None:
-            return None
-        if request.mask is not None:
-            raise OptionError("this network repaints nothing under a mask", hint="NUWA-Infinity does")
-        _, rows, columns = self.network.config.grid
-        ids = self.codec.to_ids(from_image(request.image, self.native).to(self.codec.codebook))
-        kept = rows if options.frames > 1 else rows - math.ceil(rows * request.strength - 1e-6)
-        return ids[:, : kept * columns]
 
     def _paint(self, ids: Ids) -> Float[Tensor, "B T 3 H W"]:
         _, rows, columns = self.network.config.grid
@@ -226,7 +219,9 @@ class NUWAInfinity:
 
     def __post_init__(self) -> None:
         config = self.network.config
-        writing.belong(config.text, config.codes, self.tokenizer, self.codec)
+        text = config.text
+        writing.belong(self.tokenizer, vocabulary=text.vocabulary, length=text.length, pad=text.pad)
+        writing.paints(self.codec, config.codes)
 
     @property
     def multiple(self) -> int:

@@ -10,27 +10,22 @@ From a start picture the codes of its upper part are kept, and what is below is 
 of what stands before it.
 """
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
-from torch.nn import functional as F
 
 from mindseye.autoregression import sample
-from mindseye.errors import OptionError
 from mindseye.networks.parti import Parti as Network
 from mindseye.networks.wdsr import WDSR
 from mindseye.noise import Noise
-from mindseye.pixels import from_image, to_images
+from mindseye.pixels import to_images
 from mindseye.request import Progress, Request, Steps
 from mindseye.shapes import Ids, Pixels
 from mindseye.systems import writing
 from mindseye.systems.base import known
-from mindseye.systems.writing import GridCodec, Knobs
+from mindseye.systems.writing import FromTheTop, GridCodec
 from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["Parti"]
@@ -52,7 +47,7 @@ class Parti:
         WeightsError: They do not belong together.
     """
 
-    Options: ClassVar[type] = Knobs
+    Options: ClassVar[type] = FromTheTop
 
     network: Network
     codec: GridCodec
@@ -61,7 +56,9 @@ class Parti:
     upsampler_2: WDSR | None = None
 
     def __post_init__(self) -> None:
-        writing.belong(self.network.config.text, self.network.codes, self.tokenizer, self.codec)
+        text = self.network.config.text
+        writing.belong(self.tokenizer, vocabulary=text.vocabulary, length=text.length, pad=text.pad)
+        writing.paints(self.codec, self.network.codes)
 
     @property
     def native(self) -> tuple[int, int]:
@@ -76,7 +73,7 @@ class Parti:
             width, height = width * upsampler.config.factor, height * upsampler.config.factor
         return writing.unread(self.tokenizer, request) + writing.scaled(request, (width, height))
 
-    def synthesize(self, request: Request, options: Knobs, noise: Noise) -> Steps[Pixels]:
+    def synthesize(self, request: Request, options: FromTheTop, noise: Noise) -> Steps[Pixels]:
         """Draw one picture a seed.
 
         Args:
@@ -85,10 +82,10 @@ class Parti:
             noise: One seed a picture.
 
         Raises:
-            OptionError: A mask.
+            OptionError: A mask; more rows to keep than there are.
             WeightsError: The network gave numbers that are not finite.
         """
-        prime = self._prime(request)
+        prime = writing.begun(request, self.codec, self.network.config.grid, options.prime, self.codec.codebook)
         text, null = writing.spelled(self.tokenizer, request, self.codec.codebook.device)
         ids = yield from sample(
             self.network,
@@ -109,10 +106,7 @@ class Parti:
             yield Progress("enlarge", number, len(enlargers), partial(to_images, pixels))
             with torch.no_grad():
                 pixels = upsampler(pixels.to(upsampler.head.weight)).float()
-        width, height = known(request.size, "size")
-        if (height, width) == tuple(pixels.shape[-2:]):
-            return pixels
-        return F.interpolate(pixels, (height, width), mode="bicubic", antialias=True).clamp(-1, 1)
+        return writing.fitted(pixels, known(request.size, "size"))
 
     def _enlargers(self, request: Request) -> list[WDSR]:
         """Those that are needed for the size that is wanted."""
@@ -123,21 +117,6 @@ class Parti:
                 needed.append(upsampler)
                 width, height = width * upsampler.config.factor, height * upsampler.config.factor
         return needed
-
-    @torch.no_grad()
-    def _prime(self, request: Request) -> Int[Tensor, "1 P"] | None:
-        """The tokens of the upper part of a start picture, whole rows; None without one."""
-        if request.image is None:
-            return None
-        if request.mask is not None:
-            raise OptionError(
-                "this network writes a picture from its top to its end and repaints nothing under a mask",
-                hint="without the mask, --strength 0.5 keeps the upper half",
-            )
-        rows, columns = self.network.config.grid
-        kept = rows - math.ceil(rows * request.strength - 1e-6)
-        pixels = from_image(request.image, self.native).to(self.codec.codebook)
-        return self.codec.to_ids(pixels)[:, : kept * columns]
 
     def _paint(self, ids: Ids) -> Pixels:
         return self.codec.from_ids(ids, self.network.config.grid).float()

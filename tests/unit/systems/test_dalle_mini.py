@@ -13,6 +13,7 @@ from mindseye.networks.vqgan import VQGAN
 from mindseye.noise import Noise
 from mindseye.request import Request, candidate_seed, drain
 from mindseye.systems.dalle_mini import DalleMini, Knobs
+from mindseye.systems.writing import begun
 from mindseye.text.bart_tokenizer import BartTokenizer
 
 
@@ -92,7 +93,8 @@ def test_the_upper_part_of_a_start_picture_is_kept(system):
     free = drawn(system, request=ask(image=image, strength=1.0))
     torch.testing.assert_close(free, drawn(system), atol=1e-5, rtol=1e-5)
     for strength, prime, kept in ((0.6, 0, 3), (0.3, 0, 6), (0.8, 2, 6)):
-        assert system._prime(ask(image=image, strength=strength), Knobs(prime=prime)).shape == (1, kept)
+        codes = begun(ask(image=image, strength=strength), system.codec, (3, 3), prime, torch.zeros(()))
+        assert codes is not None and codes.shape == (1, kept)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_spelling_is_an_option(system):
         ({"vocabulary": 9000}, "263 tokens and the network reads 9,000"),
         ({"pad": 3}, "filled with 1, and the network reads 8 filled with 3"),
         ({"text_length": 7}, "8 ids filled with 1, and the network reads 7"),
-        ({"codes": 23, "start": 23}, "23 different codes and the VQGAN has 24"),
+        ({"codes": 23, "start": 23}, "23 different tokens and the codec has 24"),
         ({"length": 8}, "8 codes, which are no square"),
     ],
 )

@@ -18,6 +18,7 @@ from mindseye.request import Request, drain
 from mindseye.systems.base import System
 from mindseye.systems.nuwa import NUWA, NUWAInfinity
 from mindseye.systems.parti import Parti
+from mindseye.systems.writing import begun
 from mindseye.text.tokenizer import Tokenizer
 
 TEXT = parti.Text(vocabulary=520, length=16, layers=1, pad=519)
@@ -132,7 +133,8 @@ def test_the_upper_part_of_a_start_picture_is_kept(a_parti, a_nuwa):
         image = checkered(*each.native)
         ids = each.codec.to_ids(from_image(image))
         columns = each.native[0] // 4
-        prime = each._prime(*ask(each, image=image, strength=share)[: 1 if each is a_parti else 2])
+        grid = (each.native[1] // 4, columns)
+        prime = begun(ask(each, image=image, strength=share)[0], each.codec, grid, 0, each.codec.codebook)
         assert torch.equal(prime, ids[:, : 2 * columns])
         assert torch.equal(
             draw(each, image=image, strength=0.0), each.codec.from_ids(ids, (each.native[1] // 4, columns))
