@@ -413,6 +413,8 @@ def timed(system: str, order: Order, steps: int, clock: str) -> dict[str, Any]:
             "median": middle[name],
             "min": min(times[name]),
             "max": max(times[name]),
+            "cuts timed": order.cuts,
+            "size timed": order.size,
             "times faster than the reference": middle[THEIRS] / middle[name],
         }
         for name in runs
@@ -436,7 +438,8 @@ def weigh(system: str, name: str, order: Order, steps: int) -> dict[str, float]:
     loaded = peak()
     for _ in range(steps):
         step()
-    return {"imports GB": before, "loaded GB": loaded, "peak GB": peak(), "steps GB": peak() - loaded}
+    found = {"imports GB": before, "loaded GB": loaded, "peak GB": peak(), "steps GB": peak() - loaded}
+    return found | {"cuts weighed": order.cuts, "size weighed": order.size}
 
 
 def asked() -> argparse.Namespace:
@@ -488,7 +491,7 @@ def main() -> None:
                 measured.setdefault(name, {}).update(row)
         rows = found.setdefault(system, {})
         for name, row in measured.items():
-            rows.setdefault(name, {}).update(row, cuts=given.cuts) if name != "errors" else rows.update(errors=row)
+            rows.setdefault(name, {}).update(row)
         _tell(system, rows)
         if path is not None:
             path.parent.mkdir(exist_ok=True)
