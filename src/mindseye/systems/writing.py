@@ -8,7 +8,6 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from mindseye.codec import TokenCodec
 from mindseye.errors import OptionError, WeightsError
 from mindseye.networks.discrete_vae import DiscreteVAE
 from mindseye.networks.dvae import DVAE
@@ -96,7 +95,7 @@ def paints(codec: Painter, codes: int) -> None:
 
 @torch.no_grad()
 def begun(
-    request: Request, codec: TokenCodec, grid: tuple[int, int], prime: int, like: Tensor
+    request: Request, codec: Painter, grid: tuple[int, int], prime: int, like: Tensor
 ) -> Int[Tensor, "1 P"] | None:
     """The codes of the upper part of a start picture, whole rows; None without one.
 
