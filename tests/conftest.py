@@ -1,6 +1,7 @@
 """What every test shares: shapes checked at run time, the real material, a system that draws without weights."""
 
 import sys
+import time
 import types
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -47,6 +48,22 @@ def material():
     if not MATERIAL.is_dir():
         pytest.skip("the third-party material is not beside the project")
     return MATERIAL
+
+
+@pytest.fixture(scope="session")
+def second():
+    """A second of the processors that bars are set on (fixed work takes 0.075 s there), in seconds of this one.
+
+    A bar is what it says on those and on faster ones; on slower ones it moves as far as they are slower.
+    """
+
+    def work():
+        started, counts = time.process_time(), {}
+        for number in range(300_000):
+            counts[number & 1023] = counts.get(number & 1023, 0) + len(str(number))
+        return time.process_time() - started
+
+    return max(1.0, min(work() for _ in range(3)) / 0.075)
 
 
 class Painter:

@@ -269,7 +269,7 @@ def _mapped(places: Sequence[tuple[Rule, Entry]], shape: tuple[int, ...], files:
         NotFinite: With the key in the file.
     """
     (rule, entry), *more = places
-    if more or rule.op.kind == "transpose" or not dtype_of(entry).is_floating_point:
+    if more or rule.op.turns or not dtype_of(entry).is_floating_point:
         return None
     tensor = files.tensor(entry).reshape(shape)
     if not tensor.is_contiguous():

@@ -160,15 +160,15 @@ class VQGAN(nn.Module):
         super().__init__()
         self.config = config
         self.factor: int = config.factor
-        self.encoder: vae.Encoder | None = None
+        self.encoder = None if config.encoder is None else vae.Encoder(config.towers)
         self.decoder = vae.Decoder(config.towers)
-        if config.encoder is not None:
-            self.encoder = vae.Encoder(config.towers)
+        if self.encoder is not None and config.encoder is not None:
             # A mean alone, where the KL autoencoder has a variance, too.
             self.encoder.conv_out = Conv2d(self.encoder.norm_out.num_channels, config.z_channels, 3, padding=1)
             _attending(self.encoder, config.encoder, config)
-            self.quant_conv = Conv2d(config.z_channels, config.code_channels, 1)
         _attending(self.decoder, config.decoder, config)
+        if self.encoder is not None:
+            self.quant_conv = Conv2d(config.z_channels, config.code_channels, 1)
         self.post_quant_conv = Conv2d(config.code_channels, config.z_channels, 1)
         self.quantizer = (
             GumbelQuantizer(config.codes, config.code_channels)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -124,7 +124,7 @@ def begun(
     return codec.to_ids(pixels)[:, : kept * columns]
 
 
-def fitted(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def fitted(pixels: Pixels, size: tuple[int, int]) -> Float[Tensor, "B 3 H2 W2"]:
     """Pictures at the width and height that are wanted."""
     width, height = size
     if (height, width) == tuple(pixels.shape[-2:]):

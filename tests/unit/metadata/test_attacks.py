@@ -42,7 +42,7 @@ def used(work):
 
 
 @pytest.mark.parametrize("piece", SHORT)
-def test_every_reader(piece):
+def test_every_reader(piece, second):
     # A quarter of a megabyte in all: what is quadratic takes minutes for it.
     text = (piece * (SIZE // len(piece)))[: SIZE // 128]
     chunks = [{key: start + text, "Software": "NovelAI"} for key in KEYS for start in ("", '"', "{")]
@@ -52,39 +52,39 @@ def test_every_reader(piece):
             found = read_chunks(each)
             assert found is None or len(found.fields.get("prompt", "")) <= SIZE
 
-    assert used(work) < 1
+    assert used(work) < second
 
 
 @pytest.mark.parametrize("piece", ["a b", 'aa:"\\', "Steps: 1\n", "["])
 @pytest.mark.parametrize("key", ["parameters", "Dream"])
-def test_a_whole_megabyte(piece, key):
+def test_a_whole_megabyte(piece, key, second):
     text = (piece * (SIZE // len(piece)))[:SIZE]
-    assert used(lambda: read_chunks({key: text})) < 1
+    assert used(lambda: read_chunks({key: text})) < second
 
 
 @pytest.mark.parametrize("piece", SHORT)
 @pytest.mark.parametrize("dialect", ["comfy", "compel", "novelai"])
-def test_every_dialect(piece, dialect):
+def test_every_dialect(piece, dialect, second):
     text = (piece * (SIZE // len(piece)))[:LONGEST_PROMPT]
-    assert used(lambda: to_a1111(text, dialect)) < 0.5
-    assert used(lambda: to_a1111(f"({text}", dialect)) < 0.5
+    assert used(lambda: to_a1111(text, dialect)) < 0.5 * second
+    assert used(lambda: to_a1111(f"({text}", dialect)) < 0.5 * second
 
 
-def test_names_of_any_length():
+def test_names_of_any_length(second):
     for piece in ("_", "k_", "a", "+", "karras "):
-        assert used(lambda piece=piece: (sampler(piece * SIZE), spacing(piece * SIZE))) < 0.5
+        assert used(lambda piece=piece: (sampler(piece * SIZE), spacing(piece * SIZE))) < 0.5 * second
     assert len(sampler("x" * SIZE).notices[0]) < 200
 
 
 @pytest.mark.parametrize("piece", ["a, ", "Steps: 1, ", "<lora:x:1>"])
-def test_from_pasted_text_to_request(piece):
+def test_from_pasted_text_to_request(piece, second):
     text = piece * (SIZE // len(piece)) + "\nSteps: 2, Seed: 1, Size: 8x8"
 
     def work():
         request, notices = to_request(read_text(text))
         assert len(request.prompt) <= 32_000 and all(len(notice) < 400 for notice in notices)
 
-    assert used(work) < 1.5
+    assert used(work) < 1.5 * second
 
 
 VALUE = st.recursive(
@@ -145,8 +145,8 @@ def test_no_bytes_make_it_raise_anything_else(content):
             continue
 
 
-def test_a_png_full_of_texts_is_read(tmp_path):
+def test_a_png_full_of_texts_is_read(tmp_path, second):
     save_png(
         Image.new("RGB", (4, 4)), tmp_path / "a.png", {f"k{i}": "x" * 50 for i in range(5000)} | {"parameters": "hi"}
     )
-    assert used(lambda: read(tmp_path / "a.png")) < 1
+    assert used(lambda: read(tmp_path / "a.png")) < second

@@ -246,12 +246,12 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_crafted_graph_of_a_megabyte_is_read_at_once(name):
+def test_a_crafted_graph_of_a_megabyte_is_read_at_once(name, second):
     raw = json.dumps(ATTACKS[name])
     assert 0 < len(raw) < 1 << 21
     started = time.process_time()
     read_chunks({"prompt": raw, "size": "5x5"})
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < second
 
 
 def test_a_graph_that_nobody_drew_is_not_walked():
