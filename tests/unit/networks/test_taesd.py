@@ -146,4 +146,4 @@ def test_real_weights_return_a_photograph(material, tmp_path):
     shutil.copy(folder / "taef2_encoder.pth", tmp_path / "renamed-one.pth")
     shutil.copy(folder / "taef2_decoder.pth", tmp_path / "renamed-two.pth")
     same = taesd.load_tiny([tmp_path / "renamed-two.pth", tmp_path / "renamed-one.pth"], torch.bfloat16)
-    assert same.encode(pixels.bfloat16()).dtype == torch.bfloat16
+    assert same.encode(pixels[..., :32, :32].bfloat16()).dtype == torch.bfloat16
