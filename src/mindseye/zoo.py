@@ -174,8 +174,8 @@ ZOO: tuple[Card, ...] = (
         licence="Apache-2.0",
         paper="arXiv:2112.10752",
         training=_CORPUS,
-        defaults={"steps": 25, "guidance": 7.0, "sampler": "euler"},
-        options={"shift": 2.0},
+        defaults={"steps": 40, "guidance": 4.0, "sampler": "euler-ancestral"},
+        options={"shift": 3.0},
         facts={"prediction": "flow"},
     ),
     Card(

@@ -89,13 +89,13 @@ KL_F8 = Config(
 """Stable Diffusion's: 83,653,863 parameters."""
 
 POCKET = Config(
-    encoder=Tower(channels=(64, 128, 192), blocks=(0, 2, 1), middle=False, taper=True),
-    decoder=Tower(channels=(64, 128, 192), blocks=(3, 2, 1), middle=False, taper=True),
-    latent_channels=32,
+    encoder=Tower(channels=(64, 128), blocks=(0, 2), middle=False, taper=True),
+    decoder=Tower(channels=(64, 128), blocks=(2, 2), middle=False, taper=True),
+    latent_channels=8,
     patch=4,
     quant_conv=False,
 )
-"""The pocket autoencoder: pictures of 128x128 to latents of 32x8x8, every convolution at 32x32 or below."""
+"""The pocket autoencoder: pictures of 128x128 to latents of 8x16x16, every convolution at 32x32 or below."""
 
 
 @final

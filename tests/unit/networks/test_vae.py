@@ -32,7 +32,7 @@ def test_public_size():
 
 def test_pocket_fits_eight_megabytes_in_half_precision():
     assert 2 * parameters(POCKET) < 8_000_000
-    assert POCKET.factor == 16
+    assert POCKET.factor == 8
 
 
 @pytest.mark.parametrize("config", [TINY, POCKET])

@@ -35,10 +35,10 @@ __all__ = ["PROMPTS", "unet_pocket"]
 
 LENGTH = 32
 """Tokens that the U-Net reads: the corpus' longest caption has 30."""
-LEVEL_MEAN = 0.9
-LEVEL_SPREAD = 1.2
-"""More noise than the middle: over 8x8 latents the caption hardly matters below time 0.65 (a wrong caption raises the
-loss by 0.03 there, and by 0.45 at 0.85, 1.1 at 0.97), and evenly centred levels train there one time in twelve."""
+LEVEL_MEAN = 0.6
+LEVEL_SPREAD = 1.1
+"""Of the logarithm of sigma: latents hold something between a deviation of 10 (what is the same all over the picture)
+and 0.2 (the finest differences between neighbours), and that is where levels are drawn."""
 PROMPTS = (
     "a red apple",
     "a blue heart",
@@ -173,7 +173,7 @@ def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:
 
 
 def unet_pocket() -> Recipe:
-    """About 80 pictures a second on two cores; at least four hours; figures in docs/lineage/stable_diffusion.md."""
+    """About 25 pictures a second on two AVX2 cores; many hours; figures in docs/lineage/stable_diffusion.md."""
     return Recipe(
         name="unet-pocket",
         about="latent diffusion U-Net of stable-diffusion-pocket, rectified flow over vae-pocket's latents",
