@@ -7,12 +7,12 @@ import torch
 from tests.unit.checkpoints import tiny_early as tiny
 
 from mindseye.checkpoints.layout import restore
-from mindseye.checkpoints.layouts import dalle_pytorch, mindalle, taming
+from mindseye.checkpoints.layouts import dalle_pytorch, dalle_pytorch_dvae, mindalle, taming
 from mindseye.checkpoints.library import Library
 from mindseye.checkpoints.releases import identify
 from mindseye.engine.engine import Engine
 from mindseye.errors import WeightsError, WeightsMissing
-from mindseye.networks import vqgan
+from mindseye.networks import discrete_vae, vqgan
 from mindseye.networks.dalle import DALLE, Config
 from mindseye.networks.mindalle import Config as MinConfig
 from mindseye.networks.mindalle import MinDALLE
@@ -95,6 +95,25 @@ def test_a_dalle_with_its_codec_draws_what_its_network_would(tmp_path):
 
     assert result.images[0].tobytes() == to_images(pixels)[0].tobytes()
     assert set(result.weights) == set(card.parts)
+
+
+def test_a_dalle_over_its_own_autoencoder_is_read_with_it(tmp_path):
+    dalle_file(tmp_path / "dalle.pt")
+    content = torch.load(tmp_path / "dalle.pt", weights_only=True)
+    own = discrete_vae.DiscreteVAE(discrete_vae.Config(layers=1, codes=24, code_channels=4, hidden=8, blocks=1))
+    theirs = restore(own.state_dict(), dalle_pytorch_dvae.vae_rules(own.config))
+    weights = {key: value for key, value in content["weights"].items() if not key.startswith("vae.")}
+    content["weights"] = weights | {f"vae.{key}": value.contiguous() for key, value in theirs.items()}
+    torch.save(content, tmp_path / "dalle.pt")
+    words(tmp_path / "dalle.json")
+    release = identify(tmp_path / "dalle.pt")
+    assert (release.family, release.native) == ("dalle", (8, 8))
+    assert release.parts["codec"].layout == "dalle-pytorch-dvae"
+    drain(Library().add(str(tmp_path / "dalle.pt")))
+    engine = Engine(device="cpu", dtype=torch.float32)
+    assert engine.generate(Request(prompt="a cat", model="dalle", seed=3)).images[0].size == (8, 8)
+    found = engine.load("dalle").codec.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in own.state_dict().items())
 
 
 @pytest.mark.parametrize(
