@@ -135,7 +135,7 @@ def _feed(workshop: Workshop) -> Steps[Feed]:
 
 
 def vae_pocket() -> Recipe:
-    """About 40 pictures a second on two cores; PSNR on held-out pictures as recorded in the part's provenance."""
+    """About 15 pictures a second on two AVX2 cores; PSNR on held-out pictures as recorded in the part's provenance."""
     return Recipe(
         name="vae-pocket",
         about="KL autoencoder, 128x128 pictures to 8x16x16 latents",
