@@ -77,24 +77,35 @@ def test_the_loss_is_the_bound(hard) -> None:
     assert loss.parts["mse"] == pytest.approx(mse, rel=1e-3)
 
 
+def squares(count, generator):
+    """Squares of any colours in 2x2 fields."""
+    fields = torch.rand(count, 3, 2, 2, generator=generator) * 1.8 - 0.9
+    return fields.repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+
 @pytest.mark.parametrize("hard", [False, True])
 def test_it_learns_and_uses_its_codes(hard) -> None:
     objective = made(hard=hard, coldest=0.25)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=5e-3)
     generator = torch.Generator().manual_seed(5)
-    seen = []
-    for step in range(80):
-        objective.share = step / 80
-        # Squares of any colours in 2x2 fields.
-        fields = torch.rand(8, 3, 2, 2, generator=generator) * 1.8 - 0.9
-        loss = objective({"pixels": fields.repeat_interleave(8, 2).repeat_interleave(8, 3)}, "main")
+    kept = squares(128, torch.Generator().manual_seed(99))
+
+    def told() -> dict[str, float]:
+        objective.share = 1.0
+        with torch.no_grad():
+            return objective({"pixels": kept}, "main").parts
+
+    first = told()
+    for step in range(160):
+        objective.share = step / 160
+        loss = objective({"pixels": squares(8, generator)}, "main")
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-        seen.append(loss.parts)
-    first, last = ({key: sum(each[key] for each in part) / 10 for key in seen[0]} for part in (seen[:10], seen[-10:]))
+    last = told()
+    # Over four seeds either way: 0.16 to 0.24 nats less, 0.74 to 0.82 of the error.
     assert last["unlikely"] < first["unlikely"] - 0.1 and last["mse"] < 0.9 * first["mse"]
-    assert last["perplexity"] > 4 and last["information"] > 1
+    assert first["perplexity"] < 3 and last["perplexity"] > 4 and last["information"] > 1
 
 
 def test_a_run_from_start_to_part(tmp_path, monkeypatch) -> None:
