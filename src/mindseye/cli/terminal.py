@@ -1,8 +1,11 @@
 """What the commands share in speaking to a terminal: sentences, progress bars, `key=value` pairs."""
 
 import json
+import signal
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from mindseye.errors import OptionError
@@ -38,23 +41,55 @@ def pairs(given: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def watch(steps: Steps[T], *, quiet: bool = False) -> T:
+def watch(steps: Steps[T], *, quiet: bool = False, finish_step: bool = False) -> T:
     """Run a generator of `Progress` to its end under a bar with stage, steps and time left; give back its value.
 
     The bar is on stderr and only where that is a terminal.
+
+    Args:
+        steps: What is run; closed in any case.
+        quiet: No bar.
+        finish_step: Ctrl-C closes the generator after the step under way, so that it can keep what it has; a second
+            Ctrl-C stops it at once.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
     """
     bar = None if quiet or not sys.stderr.isatty() else _Bar()
     try:
-        while True:
-            progress = next(steps)
-            if bar is not None:
-                bar.show(progress.stage, progress.step, progress.total)
+        with _asked_to_stop() if finish_step else nullcontext([]) as asked:
+            while not asked:
+                progress = next(steps)
+                if bar is not None:
+                    bar.show(progress.stage, progress.step, progress.total)
+            steps.close()
+        raise KeyboardInterrupt
     except StopIteration as stop:
         return stop.value
     finally:
         steps.close()
         if bar is not None:
             bar.close()
+
+
+@contextmanager
+def _asked_to_stop() -> Generator[list[int], None, None]:
+    """A list that the first Ctrl-C fills; the next one interrupts as ever."""
+    asked: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield asked  # somebody else's business, or nobody's
+        return
+
+    def ask(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Bar:

@@ -75,7 +75,7 @@ def train(
         steps = follow(override(chosen, changes.items()), folder, workshop, hours=hours, resume=resume, start=start)
     if not quiet:
         say(f"training {recipe} in {folder}; Ctrl-C stops it and --resume goes on")
-    for file in watch(steps, quiet=quiet).values():
+    for file in watch(steps, quiet=quiet, finish_step=True).values():
         print(file)
 
 

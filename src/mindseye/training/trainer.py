@@ -148,7 +148,12 @@ def train(
             _look(recipe, workshop, run, averages, step)
         if main and recipe.every.checkpoint and step % recipe.every.checkpoint == 0:
             _checkpoint(run, recipe, step, spent + elapsed(), objective, optimizers, averages)
-        yield Progress("train", step, total(), tuple)
+        try:
+            yield Progress("train", step, total(), tuple)
+        except GeneratorExit:  # closed: somebody has other plans for the machine, and will want to go on
+            if main:
+                _checkpoint(run, recipe, step, spent + elapsed(), objective, optimizers, averages)
+            raise
     files: dict[str, Path] = {}
     accelerator.wait_for_everyone()
     if main:

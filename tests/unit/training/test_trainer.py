@@ -128,6 +128,16 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
         assert equal(whole[key], cut[key]), key
 
 
+def test_a_closed_run_keeps_its_last_step(tmp_path: Path) -> None:
+    steps = train(recipe(30), tmp_path / "run", WORKSHOP)
+    for progress in steps:
+        if progress.step == 17:
+            break
+    steps.close()
+    assert state_of(tmp_path / "run")["step"] == 17
+    assert next(train(recipe(30), tmp_path / "run", WORKSHOP)).step == 17
+
+
 def test_the_objective_is_told_how_far_the_run_is(tmp_path: Path) -> None:
     class Told(Fit):
         """Remembers what it was told at every step."""
