@@ -23,6 +23,7 @@ __all__ = [
     "Scene",
     "Thing",
     "names_plain_shapes",
+    "names_relation",
     "paint",
     "relation_scene",
     "row_scene",
@@ -48,6 +49,7 @@ _PLAIN: Final = frozenset(
     + [f"{shape}{ending}" for shape in SHAPES for ending in ("s", "es")]
     + [word for phrases in PHRASES.values() for phrase in phrases for word in phrase.split()]
 )
+_RELATED: Final = re.compile(rf"\b(?:{'|'.join(phrase for phrases in PHRASES.values() for phrase in phrases)})\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +193,11 @@ def plural(words: str) -> str:
 def names_plain_shapes(caption: str) -> bool:
     """Whether a caption speaks of plain shapes, their colours, number and places, and of nothing else."""
     return set(re.findall(r"[a-z]+", caption)) <= _PLAIN
+
+
+def names_relation(caption: str) -> bool:
+    """Whether a caption says where a thing stands from another."""
+    return _RELATED.search(caption) is not None
 
 
 def _turn(rng: np.random.Generator, thing: Thing) -> float:

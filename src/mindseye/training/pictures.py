@@ -11,18 +11,21 @@ from numpy.typing import NDArray
 
 from mindseye.data.glyphs import Corpus
 from mindseye.data.rendered import Rendered, gather_captions, render_examples
-from mindseye.data.scenes import names_plain_shapes
+from mindseye.data.scenes import names_plain_shapes, names_relation
 from mindseye.request import Steps, drain
 from mindseye.training.recipe import Workshop
 
-__all__ = ["PICTURES", "PLAIN_TIMES", "held_out", "stream", "training_pictures"]
+__all__ = ["PICTURES", "PLAIN_TIMES", "RELATED_TIMES", "held_out", "stream", "training_pictures"]
 
 PICTURES: Final = 100_000
 """How many examples of the corpus' endless stream are painted."""
 KEPT: Final = 20
 PLAIN_TIMES: Final = 3
-"""How often pictures of plain shapes are seen for each time that others are: which word goes with which thing, and
-where it stands, is learned from them, and came slowest when they were seen once (no relation in 355,000 pictures)."""
+"""How often pictures of plain shapes are seen for each time that others are: which word goes with which thing is
+learned from them, and came slowest when they were seen once (no relation in 355,000 pictures)."""
+RELATED_TIMES: Final = 6
+"""The same for two plain shapes of which one stands somewhere from the other: which of the two is meant, and where it
+stands, is learned from them alone."""
 
 
 def training_pictures(workshop: Workshop) -> Steps[Rendered]:
@@ -44,11 +47,17 @@ def held_out(workshop: Workshop, splits: tuple[str, ...] = ("concepts", "pairs",
 
 
 def stream(captions: Sequence[str], where: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The pictures of an epoch, those of plain shapes `PLAIN_TIMES` times.
+    """The pictures of an epoch, those of plain shapes `PLAIN_TIMES` or `RELATED_TIMES` times.
 
     Args:
         captions: The different ones.
         where: Which of them belongs to each picture.
     """
-    plain = np.array([names_plain_shapes(caption) for caption in captions])[where]
-    return np.repeat(np.arange(len(where)), np.where(plain, PLAIN_TIMES, 1))
+    times = np.array([_times(caption) for caption in captions])[where]
+    return np.repeat(np.arange(len(where)), times)
+
+
+def _times(caption: str) -> int:
+    if not names_plain_shapes(caption):
+        return 1
+    return RELATED_TIMES if names_relation(caption) else PLAIN_TIMES

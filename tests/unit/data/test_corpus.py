@@ -10,7 +10,7 @@ from mindseye.data.colours import COLOURS
 from mindseye.data.glyphs import SIDE, Corpus, IconRow, attribution, share
 from mindseye.data.iconsets import EMOJIBASE, ICON_SETS, fetch
 from mindseye.data.names import Names, with_article
-from mindseye.data.scenes import IconRef, Thing, names_plain_shapes, paint, plural, relation_scene
+from mindseye.data.scenes import IconRef, Thing, names_plain_shapes, names_relation, paint, plural, relation_scene
 from mindseye.data.shapes import SHAPES, silhouette
 from mindseye.errors import DataError
 
@@ -141,6 +141,21 @@ def test_what_the_corpus_says_of_shapes_alone_is_plain(corpus: Corpus) -> None:
     assert 20 < sum(shapes) < 180
     for scene, plain in zip(scenes, shapes, strict=True):
         assert names_plain_shapes(scene.caption) == plain, scene.caption
+
+
+@pytest.mark.parametrize(
+    ("caption", "related"),
+    [
+        ("a red star to the left of a blue ring", True),
+        ("a red star beside a blue ring on a pink background", True),
+        ("a cat above a musical note, flat", True),
+        ("a red star on a white background", False),
+        ("three red stars", False),
+        ("a left hand", False),
+    ],
+)
+def test_captions_that_say_where_things_stand_are_known(caption: str, related: bool) -> None:
+    assert names_relation(caption) == related
 
 
 def test_a_dyed_icon_takes_the_colour_and_keeps_its_shading() -> None:
