@@ -161,14 +161,19 @@ def row_scene(rng: np.random.Generator, things: Sequence[Thing], *, style: str =
 
 
 def strip_scene(rng: np.random.Generator, things: Sequence[Thing], *, style: str = "") -> Scene:
-    """A wide row, as many times wider than high as there are things: "a row of red stars", or each by its name."""
+    """A wide row, as many times wider than high as there are things: "a row of red stars", or each by its name.
+
+    A row of one kind begins anywhere, so that its ends cut through a thing; where each has a name, all are whole.
+    """
+    same = all(thing == things[0] for thing in things)
+    start, row = (-rng.random(), [*things, things[0]]) if same else (0.0, [*things])
     placed = []
-    for place, thing in enumerate(things):
+    for place, thing in enumerate(row):
         radius = rng.uniform(0.3, 0.42) if thing.icon is None else rng.uniform(0.4, 0.46)
         slack = 0.48 - radius
-        x, y = 0.5 + place + rng.uniform(-slack, slack), 0.5 + rng.uniform(-slack, slack)
+        x, y = 0.5 + start + place + rng.uniform(-slack, slack), 0.5 + rng.uniform(-slack, slack)
         placed.append(Placed(thing=thing, x=float(x), y=float(y), radius=float(radius), turn=_turn(rng, thing)))
-    if all(thing == things[0] for thing in things):
+    if same:
         caption = f"a row of {plural(things[0].words)}"
     else:
         names = [with_article(thing.words) for thing in things]

@@ -139,7 +139,7 @@ def _strips(workshop: Workshop, count: int) -> Steps[TokenFeed]:
         return codec.to_ids(to_pixels(np.stack(painted)))
 
     seen = fingerprint(workshop.part_files(CODEC))
-    path = workshop.cache / "encodings" / f"ids-{CODEC}-strips-{count}x{THINGS}-{seen}.npy"
+    path = workshop.cache / "encodings" / f"ids-{CODEC}-shifted-strips-{count}x{THINGS}-{seen}.npy"
     ids = yield from encode_all(path, count, encode, stage="encode strips", kind=np.int16)
     captions, where = distinct([scene.caption for scene in scenes])
     text = read(words(workshop), captions).numpy().astype(np.int32)
