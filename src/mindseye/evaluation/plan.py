@@ -121,7 +121,7 @@ def _adversarial(*, relations: int = 0, classes: int = 0, bars: Mapping[str, Bar
     )  # fmt: skip
 
 
-def _written(words: float, *, strips: tuple[int, int] = (0, 0)) -> Plan:
+def _written(words: float | None, *, strips: tuple[int, int] = (0, 0)) -> Plan:
     """Token by token: one sample a picture, and what a critic gains who chooses among sixteen."""
     return Plan(
         full=Sizes(
@@ -155,6 +155,7 @@ PLANS: Final[Mapping[str, Plan]] = {
     "DALLE": _written(0.3),
     "DalleMini": _written(0.4),
     "Parti": _written(0.4),
+    "NUWA": _written(None),
     "NUWAInfinity": _written(0.25, strips=(100, 20)),
     "TextGAN": _adversarial(relations=48, bars={"r_precision_pairs": Bar(0.3)}),
 }

@@ -41,7 +41,7 @@ def seam_steps(pixels: Pixels, patch: int, token: int = 1) -> Float[Tensor, "B 2
         for place, chosen in enumerate((lines % patch == 0, (lines % token == 0) & (lines % patch != 0))):
             sums[:, place] += steps[:, chosen].sum(1)
             counts[place] += int(chosen.sum()) * pixels.shape[5 - axis] * 3
-    return sums / torch.tensor(counts)
+    return sums / sums.new_tensor(counts)
 
 
 def ratio(steps: Float[Tensor, "B 2"]) -> float:
