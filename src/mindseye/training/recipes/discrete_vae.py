@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from mindseye.networks.discrete_vae import POCKET, DiscreteVAE
 from mindseye.shapes import Pixels
-from mindseye.training.recipe import Every, Optimizer, Recipe
+from mindseye.training.recipe import Optimizer, Recipe
 from mindseye.training.recipes.dvae import Relaxing
-from mindseye.training.recipes.vqgan import token_feed, token_samples, token_scores
+from mindseye.training.recipes.vqgan import codec_recipe
 
 __all__ = ["by_squares", "discrete_vae_pocket"]
 
@@ -33,18 +33,12 @@ def by_squares(
 def discrete_vae_pocket() -> Recipe:
     """Needs nothing; held-out figures as recorded in the part's provenance."""
     name = "discrete-vae-pocket"
-    return Recipe(
-        name=name,
-        about="DALLE-pytorch's discrete VAE, 128x128 pictures to 16x16 tokens of 1024 codes",
-        objective=lambda workshop: Relaxing(
+    return codec_recipe(
+        name,
+        "DALLE-pytorch's discrete VAE, 128x128 pictures to 16x16 tokens of 1024 codes",
+        lambda workshop: Relaxing(
             DiscreteVAE(POCKET), name=name, error=by_squares, kl=0.0, inform=0.01, coldest=0.5, hard=True
         ),
-        feed=token_feed,
         steps=8_000,
-        batch=16,
         optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4, warmup=150),
-        ema=0.998,
-        every=Every(sample=1000, checkpoint=500),
-        samples=lambda workshop, parts: token_samples(name, workshop, parts),
-        scores=lambda workshop, parts: token_scores(name, workshop, parts),
     )

@@ -28,8 +28,8 @@ from mindseye.networks.dvae import DVAE, POCKET, squeezed
 from mindseye.nn.quantize import divergence, perplexity, relaxed
 from mindseye.objective import Batch, Loss, Objective
 from mindseye.shapes import Pixels
-from mindseye.training.recipe import Every, Optimizer, Recipe
-from mindseye.training.recipes.vqgan import token_feed, token_samples, token_scores
+from mindseye.training.recipe import Optimizer, Recipe
+from mindseye.training.recipes.vqgan import codec_recipe
 
 __all__ = ["Relaxing", "by_laplace", "dvae_pocket", "falling", "logit_laplace", "rising"]
 
@@ -144,16 +144,10 @@ class Relaxing(Objective):
 def dvae_pocket() -> Recipe:
     """Needs nothing; held-out figures as recorded in the part's provenance."""
     name = "dvae-pocket"
-    return Recipe(
-        name=name,
-        about="discrete VAE, 128x128 pictures to 16x16 tokens of 1024 codes",
-        objective=lambda workshop: Relaxing(DVAE(POCKET), name=name),
-        feed=token_feed,
+    return codec_recipe(
+        name,
+        "discrete VAE, 128x128 pictures to 16x16 tokens of 1024 codes",
+        lambda workshop: Relaxing(DVAE(POCKET), name=name),
         steps=12_000,
-        batch=16,
         optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4, warmup=150),
-        ema=0.998,
-        every=Every(sample=1000, checkpoint=500),
-        samples=lambda workshop, parts: token_samples(name, workshop, parts),
-        scores=lambda workshop, parts: token_scores(name, workshop, parts),
     )
