@@ -19,7 +19,7 @@ import torch
 
 from mindseye.evaluation import checker, intervals
 from mindseye.evaluation.album import Album
-from mindseye.evaluation.clip_score import Judge, embed_texts, retrieval
+from mindseye.evaluation.clip_score import Judge, embed_pictures, embed_texts, retrieval
 from mindseye.evaluation.drawing import Edit, Example, Generate, Painter, Run, article
 from mindseye.evaluation.edits import edit_rows
 from mindseye.evaluation.fid import frechet, precision_recall
