@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from mindseye.networks.vae import AutoencoderKL
 from mindseye.nn.resnet import ResBlock
 from mindseye.nn.seamless import Seamless, circular
-from mindseye.shapes import Latents, Pixels
+from mindseye.shapes import Latents, Pixels, check_sides
 
 __all__ = ["Codec", "Tiled", "TokenCodec"]
 
@@ -68,11 +68,23 @@ class TokenCodec(Codec, Protocol):
     """A codec whose latents are a grid of integers."""
 
     def to_ids(self, pixels: Pixels) -> Int[Tensor, "B N"]:
-        """Raster-ordered code ids."""
+        """Ids of the codes, row by row.
+
+        Raises:
+            ValueError: A side is no multiple of ``factor``.
+        """
         ...
 
-    def from_ids(self, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B 3 H W"]:
-        """Pictures from raster-ordered code ids."""
+    def from_ids(self, ids: Int[Tensor, "B N"], grid: tuple[int, int] | None = None) -> Float[Tensor, "B 3 H W"]:
+        """Pictures in about [-1, 1] (not clamped) from ids in the order of `to_ids`.
+
+        Args:
+            ids: Row by row.
+            grid: Rows and columns; a square when None.
+
+        Raises:
+            ValueError: As many ids are no such grid.
+        """
         ...
 
 
@@ -112,8 +124,7 @@ class Tiled:
             ValueError: A side is no multiple of ``factor``.
         """
         height, width = pixels.shape[2:]
-        if height % self.factor or width % self.factor:
-            raise ValueError(f"sides must be multiples of {self.factor}, not {width}x{height}")
+        check_sides(pixels, self.factor)
         if height * width <= (self.tile * self.factor) ** 2:
             return self.codec.encode(pixels)
         plain = self._plain

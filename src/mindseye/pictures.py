@@ -206,10 +206,13 @@ def _short(error: Exception) -> str:
 
 
 def sheet(pictures: Iterable[Image.Image], columns: int = 8, side: int = 128, gap: int = 4) -> Image.Image:
-    """Pictures side by side on white, row by row."""
-    tiles = [picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS) for picture in pictures]
+    """Pictures side by side on white, row by row; those wider than high take the room of several."""
+    shown = [picture.convert("RGB") for picture in pictures]
+    span = max((round(picture.width / picture.height) for picture in shown), default=1) or 1
+    columns, width = max(1, columns // span), span * (side + gap) - gap
+    tiles = [picture.resize((width, side), Image.Resampling.LANCZOS) for picture in shown]
     rows = max(1, -(-len(tiles) // columns))
-    whole = Image.new("RGB", (columns * (side + gap) + gap, rows * (side + gap) + gap), "white")
+    whole = Image.new("RGB", (columns * (width + gap) + gap, rows * (side + gap) + gap), "white")
     for i, tile in enumerate(tiles):
-        whole.paste(tile, (gap + i % columns * (side + gap), gap + i // columns * (side + gap)))
+        whole.paste(tile, (gap + i % columns * (width + gap), gap + i // columns * (side + gap)))
     return whole

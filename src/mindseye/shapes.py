@@ -23,3 +23,10 @@ TextTokens = Float[Tensor, "B L D"]
 """One vector a text token."""
 TextMask = Bool[Tensor, "B L"]
 """True where a token counts."""
+
+
+def check_sides(pixels: Pixels, factor: int) -> None:
+    """Raise ValueError unless both sides of pictures are multiples of what a codec makes them smaller by."""
+    height, width = pixels.shape[2:]
+    if height % factor or width % factor:
+        raise ValueError(f"sides must be multiples of {factor}, not {width}x{height}")

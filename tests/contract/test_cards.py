@@ -14,7 +14,7 @@ from mindseye import zoo
 from mindseye.checkpoints.save import save_part
 from mindseye.engine import options
 from mindseye.engine.engine import Engine, system_class
-from mindseye.networks import adm, bart, biggan, dalle, gan, nuwa_infinity, parti, textgan, vqgan
+from mindseye.networks import adm, bart, biggan, dalle, dvae, gan, nuwa, nuwa_infinity, parti, textgan, vqgan, wdsr
 from mindseye.request import Request, resolve
 from mindseye.systems.base import System
 from mindseye.zoo import ZOO
@@ -25,6 +25,7 @@ TWINS = {
     "biggan": lambda: biggan.BigGAN(dataclasses.replace(biggan.POCKET, num_classes=len(LABELS), labels=LABELS)),
     "dcgan": lambda: gan.DCGANGenerator(gan.POCKET),
     "textgan": lambda: textgan.TextGenerator(textgan.POCKET),
+    "dvae": lambda: dvae.DVAE(dvae.POCKET),
     "dalle": lambda: dalle.DALLE(dataclasses.replace(dalle.POCKET, width=48, layers=3, heads=2, head_width=24)),
     "dalle-mini": lambda: bart.Bart(
         dataclasses.replace(bart.POCKET, width=48, heads=2, hidden=64, encoder=1, decoder=1)
@@ -33,6 +34,8 @@ TWINS = {
     "nuwa": lambda: nuwa_infinity.NUWAInfinity(
         dataclasses.replace(nuwa_infinity.POCKET, width=48, layers=1, heads=2, hidden=64)
     ),
+    "nuwa-clip": lambda: nuwa.NUWA(dataclasses.replace(nuwa.POCKET, width=48, layers=1, heads=2, hidden=64)),
+    "wdsr": lambda: wdsr.WDSR(wdsr.POCKET),
     "vqgan": lambda: vqgan.VQGAN(vqgan.POCKET),
 }
 CARDS = pytest.mark.parametrize("card", ZOO, ids=lambda card: card.name)

@@ -1,6 +1,8 @@
 """The loop that writes pictures, on models whose distribution is known."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import mindseye
 from mindseye.autoregression import NextToken, bits, choose, guided, probabilities, sample, top_share
 from mindseye.errors import WeightsError
 from mindseye.noise import Noise
@@ -160,6 +163,14 @@ class Tiny(nn.Module):
 
     def targets(self, text):
         return text[:, 1:]
+
+
+def test_the_loop_exists_once():
+    """Nobody else asks a model for its next token, and systems call the loop from one place."""
+    source = Path(mindseye.__file__).parent
+    texts = {path.relative_to(source).as_posix(): path.read_text(encoding="utf-8") for path in source.rglob("*.py")}
+    assert [name for name, text in texts.items() if ".next(" in text] == ["autoregression.py"]
+    assert [name for name, text in texts.items() if re.search(r"yield from sample\(", text)] == ["systems/writing.py"]
 
 
 def test_the_objective_is_cross_entropy_weighted_and_normalised():

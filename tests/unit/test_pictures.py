@@ -179,3 +179,9 @@ def test_a_sheet_holds_every_picture():
     whole = sheet(tiles, columns=2, side=4, gap=1)
     assert whole.size == (11, 11)
     assert [whole.getpixel(place)[0] for place in ((2, 2), (7, 2), (2, 7), (7, 7))] == [10, 20, 30, 255]
+
+
+def test_what_is_wide_stays_wide_on_a_sheet():
+    whole = sheet([Image.new("RGB", (32, 8), (shade, 0, 0)) for shade in (10, 20, 30)], columns=8, side=4, gap=1)
+    assert whole.size == (41, 11)
+    assert [whole.getpixel(place)[0] for place in ((1, 2), (19, 2), (20, 2), (38, 2), (2, 7))] == [10, 10, 255, 20, 30]

@@ -50,8 +50,8 @@ def identify_early(path: Path, manifest: Manifest | None = None) -> Release | No
     if path.is_dir():
         if mindalle.is_mindalle(path):
             return mindalle.release(path)
-        if found := openai_dvae.folder(path):
-            return found
+        if openai_dvae.alone(path):
+            return openai_dvae.folder(path)
         if found := dalle_mini.find(path):
             return found
         if dalle_mini.holds_flax(path):

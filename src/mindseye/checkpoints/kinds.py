@@ -63,7 +63,9 @@ class Seen:
 
 def is_unit(folder: Path) -> bool:
     """Whether a folder is one thing (a diffusers folder, one of ours, an adapter), not a place where things lie."""
-    if _is_dvae(folder):
+    from mindseye.checkpoints.layouts.openai_dvae import alone
+
+    if alone(folder):
         return True
     names = (
         "model_index.json", "card.json", "adapter_config.json", "pytorch_lora_weights.safetensors",
@@ -75,15 +77,6 @@ def is_unit(folder: Path) -> bool:
     if dalle_mini.lies_in(folder):
         return True
     return str(told.get("_class_name", "")).startswith("Autoencoder") or told.get("model_type") == "clip"
-
-
-def _is_dvae(folder: Path) -> bool:
-    """Whether both halves of a dVAE lie there, and no other weights."""
-    from mindseye.checkpoints.layouts.openai_dvae import FILES
-
-    if not all((folder / name).is_file() for name in FILES):
-        return False
-    return {each.name for each in folder.iterdir() if each.suffix.lower() in WEIGHTS} == set(FILES)
 
 
 def look(path: Path) -> Seen:

@@ -1,5 +1,6 @@
 """`mindseye evaluate`: how well a model draws what it is told."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,27 +48,32 @@ def evaluate(
         if folder is not None:
             check_folder(folder)
     from mindseye.data.glyphs import Corpus
+    from mindseye.engine.choosing import critic_for
     from mindseye.engine.engine import Engine
     from mindseye.evaluation import report
     from mindseye.evaluation.album import Album
+    from mindseye.evaluation.drawing import Painter
     from mindseye.evaluation.plan import plan_of
+    from mindseye.evaluation.strips import LONG, Strips
+    from mindseye.zoo import Pocket
 
     captions, judge, engine = Corpus.open(corpus), _judge(), Engine()
     system, plan = engine.load(card), plan_of(found.system)
     asked_for = plan.quick if quick else plan.full
 
-    def generate(prompts: "Sequence[str]", seeds: "Sequence[int]") -> "list[Image]":
+    def generate(prompts: "Sequence[str]", seeds: "Sequence[int]", **more: "Any") -> "list[Image]":
         asked = (
-            Request(prompt=prompt, model=card, seed=one, steps=steps)
+            Request(prompt=prompt, model=card, seed=one, steps=steps, **more)
             for prompt, one in zip(prompts, seeds, strict=True)
         )
         return [engine.generate(request).images[0] for request in asked]
 
     def edit(phrase: str, seed: int, start: "Image") -> "Image":
-        request = Request(prompt=phrase, model=card, seed=seed, steps=steps, image=start)
-        return engine.generate(request).images[0]
+        return generate([phrase], [seed], image=start)[0]
 
     critic, name = _critic(found, system)
+    if critic is None and asked_for.chosen:
+        critic, name = critic_for(system, engine.parts), "clip-pocket"
     facts: dict[str, str | int | float] = {"device": str(engine.device), "judge": "clip-rn-pocket"}
     if critic is not None:
         facts["critic"] = name
@@ -75,9 +81,22 @@ def evaluate(
         facts["steps"] = steps
     # Weights and options decide pictures; where they differ, none is taken for another.
     decides = {**facts, **engine.fingerprints(found.parts), "card": str([found.defaults, found.options])}
+
+    def painter(told: "Mapping[str, str]", **more: "Any") -> Painter:
+        """The card under other conditions, which decide its pictures, too."""
+        others = {**decides, **told, **{name: str(value) for name, value in more.items()}}
+        return Painter(partial(generate, **more), None if keep is None else Album(keep, others))
+
+    choose = strips = None
+    if asked_for.chosen:
+        choose = painter(engine.fingerprints({"chooser": Pocket("clip")}), candidates=plan.candidates)
+    if asked_for.strips:
+        side = system.multiple
+        wide = painter({}, size=(LONG * side, side), options={"direction": "left"})
+        strips = Strips(wide, side, system.codec.factor)
     measuring = report.evaluate(
         card, generate, captions, judge, quick,
-        plan=plan, critic=critic, edit=edit, classes=_classes(system),
+        plan=plan, critic=critic, edit=edit, choose=choose, strips=strips, classes=_classes(system),
         album=None if keep is None else Album(keep, decides), seed=seed,
         facts={**facts, "figures": ", ".join(asked_for.figures)},
     )  # fmt: skip
@@ -108,7 +127,7 @@ def _judge() -> "ClipJudge":
 
 
 def _critic(card: "Card", system: "Any") -> "tuple[ClipJudge | None, str]":
-    """The CLIP that guides the card, chooses among its tries or reads its prompts, and its name."""
+    """The CLIP that the card has for guiding, for choosing among its tries or for reading prompts, and its name."""
     from mindseye.evaluation.clip_score import ClipJudge
     from mindseye.networks.clip import CLIP
     from mindseye.zoo import Pocket

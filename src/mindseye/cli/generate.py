@@ -60,7 +60,14 @@ def generate(
         int | None, typer.Option(help="Draw so many of each picture, and let CLIP choose.", show_default=False)
     ] = None,
     keep: Annotated[int | None, typer.Option(help="Keep so many of them, the best first. [default: 1]")] = None,
-    sheet: Annotated[bool, typer.Option("--sheet", help="Save what is kept on one sheet, too.")] = False,
+    sheet: Annotated[
+        bool | None,
+        typer.Option(
+            "--sheet/--no-sheet",
+            help="Save all of it on one sheet, too. [default: where several candidates are kept]",
+            show_default=False,
+        ),
+    ] = None,
     style: Annotated[list[str] | None, typer.Option("--style", metavar="NAME", help="A style of styles.csv.")] = None,
     styles: Annotated[
         Path | None,
@@ -126,7 +133,7 @@ def generate(
     engine = watch(_wake(device), quiet=quiet or json)
     for order in orders:
         drawn = _draw(engine, order, files, row=row, weights=weights, json=json, quiet=quiet, alone=len(orders) == 1)
-        if sheet and drawn:
+        if drawn and (order.keep > 1 if sheet is None else sheet):
             path = files.save_sheet(drawn)
             if not json:
                 print(path, flush=True)

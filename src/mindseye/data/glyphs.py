@@ -26,6 +26,7 @@ from mindseye.data.scenes import (
     IconRef,
     Scene,
     Thing,
+    clip_scene,
     paint,
     relation_scene,
     row_scene,
@@ -253,20 +254,29 @@ class Corpus:
         """A wide scene of so many things in a row, of the same or of several kinds, all of the training stream."""
         rng = np.random.default_rng([seed, index, 1_000_033])
         same = rng.random() < 0.7
+        chosen, style = self._things(rng, 1 if same else things)
+        return strip_scene(rng, chosen * things if same else chosen, style=style)
+
+    def clip(self, index: int, frames: int = 4, seed: int = 0) -> tuple[Scene, ...]:
+        """A thing of the training stream that moves, grows or shrinks: a scene a frame, all of one caption."""
+        rng = np.random.default_rng([seed, index, 1_000_039])
+        (thing,), style = self._things(rng, 1)
+        return clip_scene(rng, thing, frames, style=style)
+
+    def _things(self, rng: np.random.Generator, count: int) -> tuple[list[Thing], str]:
+        """So many things of the training stream, shapes or icons of one set, and what the set's style is called."""
         if rng.random() < 0.4 or not self._by_set:
             chosen: list[Thing] = []
-            while len(chosen) < (1 if same else things):
+            while len(chosen) < count:
                 thing = self._shape(rng)
                 if share(f"shape:{thing.words}") >= 0.04:
                     chosen.append(thing)
-            style = ""
-        else:
-            key = list(self._by_set)[int(rng.integers(len(self._by_set)))]
-            members, styles = self._by_set[key], self.styles[key]
-            style = styles[int(rng.integers(len(styles)))]
-            picked = rng.integers(0, len(members), 1 if same else things)
-            chosen = [Thing(icon=self.ref(members[int(each)])) for each in picked]
-        return strip_scene(rng, chosen * things if same else chosen, style=style)
+            return chosen, ""
+        key = list(self._by_set)[int(rng.integers(len(self._by_set)))]
+        members, styles = self._by_set[key], self.styles[key]
+        style = styles[int(rng.integers(len(styles)))]
+        picked = rng.integers(0, len(members), count)
+        return [Thing(icon=self.ref(members[int(each)])) for each in picked], style
 
     def _draw(self, rng: np.random.Generator) -> Scene | None:
         kind = rng.random()

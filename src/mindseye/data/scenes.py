@@ -6,7 +6,7 @@ the split it belongs to are known without looking at pixels.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ __all__ = [
     "Placed",
     "Scene",
     "Thing",
+    "clip_scene",
     "names_plain_shapes",
     "names_relation",
     "paint",
@@ -43,6 +44,15 @@ PHRASES: Final = {
 BACKGROUNDS: Final = tuple(COLOURS)
 STYLE_SHARE: Final = 0.55
 """How often a caption names the style of its icons."""
+MOTIONS: Final = {
+    "moving to the right": (1, 0, 0.0),
+    "moving to the left": (-1, 0, 0.0),
+    "moving up": (0, -1, 0.0),
+    "moving down": (0, 1, 0.0),
+    "growing": (0, 0, 1.2),
+    "shrinking": (0, 0, -1.2),
+}
+"""What a thing does in a clip: its way to the right and down, and its growth, as a share of what it is on average."""
 NUMBERS: Final = {2: "two", 3: "three"}
 _PLAIN: Final = frozenset(
     [*"a an and on background".split(), *NUMBERS.values(), *COLOURS, *SHAPES]
@@ -163,19 +173,47 @@ def row_scene(rng: np.random.Generator, things: Sequence[Thing], *, style: str =
 
 
 def strip_scene(rng: np.random.Generator, things: Sequence[Thing], *, style: str = "") -> Scene:
-    """A wide row, as many times wider than high as there are things: "a row of red stars", or each by its name."""
+    """A wide row, as many times wider than high as there are things: "a row of red stars", or each by its name.
+
+    A row of one kind begins anywhere, so that its ends cut through a thing; where each has a name, all are whole.
+    """
+    same = all(thing == things[0] for thing in things)
+    start, row = (-rng.random(), [*things, things[0]]) if same else (0.0, [*things])
     placed = []
-    for place, thing in enumerate(things):
+    for place, thing in enumerate(row):
         radius = rng.uniform(0.3, 0.42) if thing.icon is None else rng.uniform(0.4, 0.46)
         slack = 0.48 - radius
-        x, y = 0.5 + place + rng.uniform(-slack, slack), 0.5 + rng.uniform(-slack, slack)
+        x, y = 0.5 + start + place + rng.uniform(-slack, slack), 0.5 + rng.uniform(-slack, slack)
         placed.append(Placed(thing=thing, x=float(x), y=float(y), radius=float(radius), turn=_turn(rng, thing)))
-    if all(thing == things[0] for thing in things):
+    if same:
         caption = f"a row of {plural(things[0].words)}"
     else:
         names = [with_article(thing.words) for thing in things]
         caption = f"a row of {', '.join(names[:-1])} and {names[-1]}"
     return _with_background(rng, caption, tuple(placed), style)
+
+
+def clip_scene(rng: np.random.Generator, thing: Thing, frames: int, *, style: str = "") -> tuple[Scene, ...]:
+    """One object that moves across the picture, grows or shrinks, evenly: a scene a frame, all of one caption.
+
+    Args:
+        rng: Decides everything.
+        thing: What moves.
+        frames: How many, at least 2.
+        style: Of an icon.
+    """
+    motion = list(MOTIONS)[int(rng.integers(len(MOTIONS)))]
+    dx, dy, growth = MOTIONS[motion]
+    radius, way = rng.uniform(0.24, 0.3), rng.uniform(0.36, 0.44)
+    x, y = 0.5 + rng.uniform(-0.06, 0.06, 2)
+    turn = _turn(rng, thing)
+    row = []
+    for share in np.linspace(-0.5, 0.5, frames):
+        place = x + share * way * dx, y + share * way * dy
+        size = radius * (1 + share * growth)
+        row.append(Placed(thing=thing, x=float(place[0]), y=float(place[1]), radius=float(size), turn=turn))
+    first = _with_background(rng, f"{with_article(thing.words)} {motion}", (row[0],), style)
+    return tuple(replace(first, things=(placed,)) for placed in row)
 
 
 def plural(words: str) -> str:

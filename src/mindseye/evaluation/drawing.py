@@ -6,7 +6,7 @@ Nothing here knows engines or trainers: the card comes as a function from prompt
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar, final, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -18,13 +18,25 @@ from mindseye.evaluation.intervals import Estimate
 from mindseye.evaluation.plan import Sizes
 from mindseye.request import Progress, Steps
 
-__all__ = ["Edit", "Example", "Generate", "Run", "article"]
+__all__ = ["Edit", "Example", "Generate", "Painter", "Run", "article"]
 
 Generate = Callable[[Sequence[str], Sequence[int]], Sequence[Image.Image]]
 """Prompts and as many seeds to as many pictures."""
 Edit = Callable[[str, int, Image.Image], Image.Image]
 """A phrase, a seed and a start picture to the picture changed."""
 T = TypeVar("T")
+
+
+class Painter(NamedTuple):
+    """The card, drawing under other conditions than its own, and where what it draws so is kept.
+
+    Attributes:
+        generate: Draws.
+        album: Of these conditions; None = nothing is kept.
+    """
+
+    generate: Generate
+    album: Album | None = None
 
 
 @runtime_checkable
@@ -79,17 +91,36 @@ class Run:
         self.drawn: dict[str, list[tuple[str, Image.Image, bool | None]]] = {}
         self.suspects: list[tuple[Image.Image, Image.Image, float]] = []
 
+    def beside(self, painter: Painter) -> "Run":
+        """A run of the same judges by another painter; its clock is its own, what was drawn is held in common.
+
+        Args:
+            painter: Draws one picture at a time, so that a long one that is stopped loses one.
+        """
+        other = Run(
+            painter.generate, self.judge, self.critic, seed=self.seed, batch=1, sizes=self.sizes, album=painter.album
+        )
+        other.drawn = self.drawn
+        return other
+
     def shuffle(self, items: Sequence[T]) -> list[T]:
         """The items in an order that the seed decides."""
         return [items[i] for i in np.random.default_rng(self.seed).permutation(len(items))]
 
-    def draw(self, stage: str, prompts: Sequence[str]) -> Steps[list[Image.Image]]:
-        """One picture a prompt."""
+    def draw(self, stage: str, prompts: Sequence[str], first: int | None = None) -> Steps[list[Image.Image]]:
+        """One picture a prompt.
+
+        Args:
+            stage: What is drawn.
+            prompts: Of the pictures.
+            first: Seed of the first picture, where they are to have the seeds of others; None = as none had before.
+        """
         made: list[Image.Image] = []
+        if first is None:
+            first, self.next_seed = self.next_seed, self.next_seed + len(prompts)
         for start in range(0, len(prompts), self.batch):
             part = prompts[start : start + self.batch]
-            seeds = range(self.next_seed, self.next_seed + len(part))
-            self.next_seed += len(part)
+            seeds = range(first + start, first + start + len(part))
             pictures = self._batch(part, seeds)
             made += pictures
             yield Progress(stage, len(made), len(prompts), lambda shown=tuple(pictures): shown)

@@ -93,9 +93,11 @@ class Report:
             table.add_column(column, justify="right", no_wrap=True)
         for row in self.rows:
             value, low, high, count = row.estimate
-            asked = row.at_least is not None or row.at_most is not None
-            style = "dim" if math.isnan(value) else "red" if not row.reached else "green" if asked else ""
-            most = "" if row.at_most is None else f"at most {_shown(row.at_most, row.unit)}"
+            low_bar, high_bar = _shown(row.at_least, row.unit), _shown(row.at_most, row.unit)
+            bar = (
+                f"{low_bar} to {high_bar}" if low_bar and high_bar else low_bar or (high_bar and f"at most {high_bar}")
+            )
+            style = "dim" if math.isnan(value) else "red" if not row.reached else "green" if bar else ""
             table.add_row(
                 escape(row.label) + (f"\n[dim]{escape(row.note)}[/dim]" if row.note else ""),
                 _shown(value, row.unit),
@@ -103,7 +105,7 @@ class Report:
                 f"{count:,}",
                 *([_shown(row.critic, row.unit)] if guided else []),
                 _shown(row.real, row.unit),
-                _shown(row.at_least, row.unit) or most,
+                bar,
                 _shown(row.aim, row.unit),
                 style=style,
             )

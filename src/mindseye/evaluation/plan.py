@@ -23,6 +23,9 @@ class Sizes:
         training: Training pictures in which copies are looked for.
         classes: Pictures of each class, of a generator that is told classes.
         edits: Start pictures that are changed by a phrase.
+        chosen: Captions of unseen pairs for which the best of `Plan.candidates` is chosen, too.
+        combinations: Pictures of each prompt that combines what was never seen together.
+        strips: Wide canvases, of a system that grows them patch by patch.
     """
 
     pairs: int
@@ -32,6 +35,9 @@ class Sizes:
     training: int = 0
     classes: int = 0
     edits: int = 0
+    chosen: int = 0
+    combinations: int = 0
+    strips: int = 0
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -44,6 +50,9 @@ class Sizes:
             "copies": self.training,
             "class accuracy": self.classes,
             "edits by a phrase": self.edits,
+            "choosing among candidates": self.chosen,
+            "unseen combinations": self.combinations,
+            "seams": self.strips,
         }
         return tuple(name for name, count in asked.items() if count)
 
@@ -53,6 +62,7 @@ class Bar(NamedTuple):
 
     at_least: float | None = None
     aim: float | None = None
+    at_most: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +75,7 @@ class Plan:
         bars: By the key of a row.
         seconds: Most that a picture may take.
         batch: Pictures asked for at a time: one where each takes long, so that a bar moves.
+        candidates: Of so many a critic keeps one, for the figure beside that of a single sample.
     """
 
     full: Sizes
@@ -72,6 +83,7 @@ class Plan:
     bars: Mapping[str, Bar] = field(default_factory=dict)
     seconds: float | None = None
     batch: int = 16
+    candidates: int = 16
 
 
 def _ascent(words: float, *, edits: tuple[int, int] = (0, 0), bars: Mapping[str, Bar] | None = None) -> Plan:
@@ -109,15 +121,21 @@ def _adversarial(*, relations: int = 0, classes: int = 0, bars: Mapping[str, Bar
     )  # fmt: skip
 
 
-def _written(words: float) -> Plan:
-    """Token by token, one candidate a picture."""
+def _written(words: float | None, *, strips: tuple[int, int] = (0, 0)) -> Plan:
+    """Token by token: one sample a picture, and what a critic gains who chooses among sixteen."""
     return Plan(
-        full=Sizes(pairs=200, concepts=100, repeats=1, relations=48, training=20_000),
-        quick=Sizes(pairs=64, relations=24, training=2_000),
-        bars={"r_precision_pairs": Bar(words)},
+        full=Sizes(
+            pairs=200, concepts=100, repeats=1, relations=48, training=20_000, chosen=200, combinations=4,
+            strips=strips[0],
+        ),
+        quick=Sizes(pairs=64, relations=24, training=2_000, chosen=16, combinations=1, strips=strips[1]),
+        bars={
+            "r_precision_pairs": Bar(words), "choosing": Bar(0.1),
+            **({"seams": Bar(0.9, at_most=1.1)} if any(strips) else {}),
+        },
         seconds=15,
         batch=4,
-    )
+    )  # fmt: skip
 
 
 DIFFUSION: Final = Plan(
@@ -137,7 +155,8 @@ PLANS: Final[Mapping[str, Plan]] = {
     "DALLE": _written(0.3),
     "DalleMini": _written(0.4),
     "Parti": _written(0.4),
-    "NUWAInfinity": _written(0.25),
+    "NUWA": _written(None),
+    "NUWAInfinity": _written(0.25, strips=(100, 20)),
     "TextGAN": _adversarial(relations=48, bars={"r_precision_pairs": Bar(0.3)}),
 }
 """By the name of a system's class."""

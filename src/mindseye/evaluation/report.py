@@ -11,27 +11,16 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor
 
 from mindseye.evaluation import checker, intervals
 from mindseye.evaluation.album import Album
-from mindseye.evaluation.clip_score import (
-    Judge,
-    clip_score,
-    distractors,
-    embed_pictures,
-    embed_texts,
-    r_precision,
-    retrieval,
-)
-from mindseye.evaluation.drawing import Edit, Example, Generate, Run, article
+from mindseye.evaluation.clip_score import Judge, embed_pictures, embed_texts, retrieval
+from mindseye.evaluation.drawing import Edit, Example, Generate, Painter, Run, article
 from mindseye.evaluation.edits import edit_rows
 from mindseye.evaluation.fid import frechet, precision_recall
 from mindseye.evaluation.figures import Report, Row
@@ -39,6 +28,8 @@ from mindseye.evaluation.intervals import Estimate
 from mindseye.evaluation.memorisation import memorisation, thumbnails
 from mindseye.evaluation.plan import DIFFUSION, Bar, Plan
 from mindseye.evaluation.recognition import class_rows
+from mindseye.evaluation.strips import Strips, strip_rows
+from mindseye.evaluation.words import Held, chosen_rows, combination_rows, hold, word_rows
 from mindseye.request import Progress, Steps
 
 __all__ = ["ASKED_COLOURS", "ASKED_SHAPES", "Corpus", "Example", "Generate", "evaluate"]
@@ -46,9 +37,6 @@ __all__ = ["ASKED_COLOURS", "ASKED_SHAPES", "Corpus", "Example", "Generate", "ev
 ASKED_COLOURS: Final = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black")
 """Ten of the corpus's colours: white and gray are left out, being what backgrounds and shadows are."""
 ASKED_SHAPES: Final = ("circle", "square", "triangle", "star", "heart", "diamond")
-DISTRACTORS: Final = 99
-MOST_REAL: Final = 3_000
-"""Held-out pictures of one split that are looked at."""
 Split = Literal["pairs", "concepts", "relations"]
 
 
@@ -75,6 +63,8 @@ def evaluate(
     plan: Plan = DIFFUSION,
     critic: Judge | None = None,
     edit: Edit | None = None,
+    choose: Painter | None = None,
+    strips: Strips | None = None,
     classes: Sequence[str] = (),
     album: Album | None = None,
     seed: int = 0,
@@ -92,6 +82,8 @@ def evaluate(
         plan: Which figures apply, and how many pictures each takes.
         critic: The one that had: what it says stands beside what the judge says.
         edit: Changes a picture by a phrase; None = it cannot.
+        choose: Draws the best of ``plan.candidates`` in the place of one sample, of which the first is that sample.
+        strips: Draws wide canvases; None = it cannot.
         classes: Names of the classes that the card's generator is told, where it is told classes.
         album: Pictures that were drawn before, by an evaluation that was stopped.
         seed: Decides which captions are asked, the distractors, and the pictures' seeds.
@@ -104,12 +96,18 @@ def evaluate(
     sizes = plan.quick if quick else plan.full
     batch = batch or plan.batch
     run = Run(generate, judge, critic, seed=seed, batch=batch, sizes=sizes, album=album)
-    pairs = yield from _hold(run, corpus, "pairs", sizes.pairs)
-    rows = _words_rows(run, pairs, "R-precision, unseen (concept, style) pairs")
+    pairs = yield from hold(run, "pairs", corpus.held_out("pairs"), sizes.pairs)
+    rows = word_rows(run, pairs, "R-precision, unseen (concept, style) pairs")
     if sizes.concepts:
-        concepts = yield from _hold(run, corpus, "concepts", sizes.concepts)
-        rows += _words_rows(run, concepts, "R-precision, unseen concepts")
+        concepts = yield from hold(run, "concepts", corpus.held_out("concepts"), sizes.concepts)
+        rows += word_rows(run, concepts, "R-precision, unseen concepts")
     rows += _set_rows(run, pairs)
+    choosing = None if choose is None else run.beside(choose)
+    if choosing is not None:
+        rows += yield from chosen_rows(choosing, pairs, plan.candidates)
+    if sizes.combinations:
+        training = corpus.train_examples(sizes.training, 0)
+        rows += yield from combination_rows(run, choosing, pairs, training, plan.candidates)
     if sizes.repeats:
         rows += yield from _colour_shape_row(run)
     if sizes.relations:
@@ -119,6 +117,8 @@ def evaluate(
         rows += yield from class_rows(run, classes, corpus.train_examples, held)
     if sizes.edits and edit is not None:
         rows += yield from edit_rows(run, edit, pairs.captions[pairs.asked :], pairs.real[pairs.asked :])
+    if sizes.strips and strips is not None:
+        rows += yield from strip_rows(run, strips)
     if sizes.training:
         rows += yield from _copies_rows(run, corpus, pairs)
     rows += [
@@ -128,83 +128,22 @@ def evaluate(
             label="seconds a picture",
             estimate=intervals.mean(run.seconds, seed),
             unit="s",
-            at_most=plan.seconds,
             note=f"asked for {batch} at a time, the first {batch} not counted",
         ),
     ]
-    bars = {row.key: plan.bars.get(row.key, Bar()) for row in rows}
+    bars = {"seconds": Bar(at_most=plan.seconds), **plan.bars}
     return Report(
         card=card,
         seed=seed,
         quick=quick,
-        rows=tuple(replace(row, at_least=bars[row.key].at_least, aim=bars[row.key].aim) for row in rows),
+        rows=tuple(replace(row, **bars.get(row.key, Bar())._asdict()) for row in rows),
         facts=dict(facts or {}),
         drawn=run.drawn,
         suspects=run.suspects,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Held:
-    """A held-out split, and what the card drew for some of its captions. The asked ones come first everywhere."""
-
-    split: Split
-    captions: list[str]
-    real: list[Image.Image]
-    real_seen: Float[Tensor, "R D"]
-    made: list[Image.Image]
-    made_seen: Float[Tensor, "M E"]
-
-    @property
-    def asked(self) -> int:
-        """How many captions were asked."""
-        return len(self.made)
-
-
-def _hold(run: Run, corpus: Corpus, split: Split, most: int) -> Steps[_Held]:
-    """Draw at most ``most`` captions of a split and at most half of them: the rest is what real pictures look like."""
-    examples = run.shuffle(corpus.held_out(split))[:MOST_REAL]
-    captions = [example.caption for example in examples]
-    made = yield from run.draw(split, captions[: min(most, len(captions) // 2)])
-    real = yield from run.paint("real pictures", examples)
-    made_seen, real_seen = embed_pictures(run.judge, made), embed_pictures(run.judge, real)
-    return _Held(split=split, captions=captions, real=real, real_seen=real_seen, made=made, made_seen=made_seen)
-
-
-def _words_rows(run: Run, held: _Held, label: str) -> list[Row]:
-    """R-precision and CLIP score, for the pictures made and for the real ones of the same captions."""
-    if not held.asked:
-        return []
-    captions, pool = held.captions[: held.asked], list(dict.fromkeys(held.captions))
-    count = min(DISTRACTORS, len(pool) - 1)
-    wrong = distractors(captions, pool, count, run.seed)
-    texts, others, own = embed_texts(run.judge, captions), embed_texts(run.judge, pool), held.real_seen[: held.asked]
-    hits, real_hits = r_precision(held.made_seen, texts, others, wrong), r_precision(own, texts, others, wrong)
-    fooled = score = None
-    if run.critic is not None:
-        seen, told = embed_pictures(run.critic, held.made), embed_texts(run.critic, captions)
-        fooled = r_precision(seen, told, embed_texts(run.critic, pool), wrong).double().mean().item()
-        score = clip_score(seen, told).mean().item()
-    return [
-        Row(
-            key=f"r_precision_{held.split}",
-            label=f"{label}, {count + 1} candidates",
-            estimate=run.decide(held.split, hits.tolist()),
-            unit="%",
-            real=real_hits.double().mean().item(),
-            critic=fooled,
-        ),
-        Row(
-            key=f"clip_score_{held.split}",
-            label=f"CLIP score by the judge, unseen {held.split}",
-            estimate=intervals.mean(clip_score(held.made_seen, texts).tolist(), run.seed),
-            real=clip_score(own, texts).mean().item(),
-            critic=score,
-        ),
-    ]
-
-
-def _set_rows(run: Run, held: _Held) -> list[Row]:
+def _set_rows(run: Run, held: Held) -> list[Row]:
     """How the set of pictures made compares with real ones, and as many other real ones with the same."""
     made, own, rest = held.made_seen, held.real_seen[: held.asked], held.real_seen[held.asked :]
     if len(made) < 20:
@@ -230,7 +169,7 @@ def _set_rows(run: Run, held: _Held) -> list[Row]:
     return rows
 
 
-def _copies_rows(run: Run, corpus: Corpus, held: _Held) -> Steps[list[Row]]:
+def _copies_rows(run: Run, corpus: Corpus, held: Held) -> Steps[list[Row]]:
     """Whether pictures made lie nearer to training pictures than unseen real pictures do."""
     training = corpus.train_examples(run.sizes.training, run.seed + 1)
     if not held.asked or not training:
@@ -261,7 +200,7 @@ def _copies_rows(run: Run, corpus: Corpus, held: _Held) -> Steps[list[Row]]:
     return rows
 
 
-def _judge_rows(run: Run, held: _Held) -> list[Row]:
+def _judge_rows(run: Run, held: Held) -> list[Row]:
     """How good the judge is."""
     if not held.captions:
         return []

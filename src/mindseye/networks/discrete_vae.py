@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from mindseye.nn.layers import Conv2d
 from mindseye.nn.quantize import as_grid, look_up, one_hot
-from mindseye.shapes import Latents, Pixels
+from mindseye.shapes import Latents, Pixels, check_sides
 
-__all__ = ["Config", "DiscreteVAE"]
+__all__ = ["POCKET", "Config", "DiscreteVAE"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,10 @@ class Config:
     def factor(self) -> int:
         """How many times smaller a side of the grid is."""
         return 2**self.layers
+
+
+POCKET = Config(layers=3, codes=1024, code_channels=128, hidden=64, blocks=2)
+"""The pocket one: pictures of 128x128 to 16x16 tokens."""
 
 
 @final
@@ -100,9 +104,7 @@ class DiscreteVAE(nn.Module):
         Raises:
             ValueError: A side is no multiple of ``factor``.
         """
-        height, width = pixels.shape[2:]
-        if height % self.factor or width % self.factor:
-            raise ValueError(f"sides must be multiples of {self.factor}, not {width}x{height}")
+        check_sides(pixels, self.factor)
         x = pixels
         for conv in self.down:
             x = F.relu(conv(x))
@@ -122,15 +124,7 @@ class DiscreteVAE(nn.Module):
         return self.logits(pixels).argmax(1).flatten(1)
 
     def from_ids(self, ids: Int[Tensor, "B N"], grid: tuple[int, int] | None = None) -> Pixels:
-        """Pictures from ids in the order of `to_ids`.
-
-        Args:
-            ids: Row by row.
-            grid: Rows and columns; a square when None.
-
-        Raises:
-            ValueError: As many ids are no such grid.
-        """
+        """As `mindseye.codec.TokenCodec`."""
         return self._paint(look_up(as_grid(ids, grid), self.codebook))
 
     def _paint(self, codes: Float[Tensor, "B C h w"]) -> Pixels:

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from mindseye.nn.layers import Conv2d
 from mindseye.nn.quantize import as_grid, look_up, one_hot
-from mindseye.shapes import Latents, Pixels
+from mindseye.shapes import Latents, Pixels, check_sides
 
 __all__ = ["DVAE", "OPENAI", "POCKET", "Config", "squeezed", "unsqueezed"]
 
@@ -202,9 +202,7 @@ class DVAE(nn.Module):
         Raises:
             ValueError: A side is no multiple of ``factor``.
         """
-        height, width = pixels.shape[2:]
-        if height % self.factor or width % self.factor:
-            raise ValueError(f"sides must be multiples of {self.factor}, not {width}x{height}")
+        check_sides(pixels, self.factor)
         x = squeezed(pixels)
         return self.encoder(x if self.config.patch == 1 else F.pixel_unshuffle(x, self.config.patch))
 
@@ -230,16 +228,10 @@ class DVAE(nn.Module):
         return self.logits(pixels).argmax(1).flatten(1)
 
     def from_ids(self, ids: Int[Tensor, "B N"], grid: tuple[int, int] | None = None) -> Pixels:
-        """Pictures from ids in the order of `to_ids`: the codes are looked up, where `decode` would mix all of them.
-
-        Args:
-            ids: Row by row.
-            grid: Rows and columns; a square when None.
-
-        Raises:
-            ValueError: As many ids are no such grid.
-        """
-        return unsqueezed(self._heads(look_up(as_grid(ids, grid), self.codebook))[0].sigmoid())
+        """As `mindseye.codec.TokenCodec`: the codes are looked up, where `decode` would mix all of them."""
+        # In the dtype that it computes in: its layers may be widened when they are first called, and none was yet.
+        codebook = self.codebook.to(self.encoder.input.weight)
+        return unsqueezed(self._heads(look_up(as_grid(ids, grid), codebook))[0].sigmoid())
 
     def _heads(self, codes: Float[Tensor, "B C h w"]) -> tuple[Pixels, Pixels]:
         folded, patch = self.decoder(codes), self.config.patch

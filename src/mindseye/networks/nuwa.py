@@ -65,13 +65,13 @@ NUWA_870M = Config(
 POCKET = Config(
     text=Text(vocabulary=1536, length=32, layers=2, pad=1535),
     codes=1024,
-    grid=(4, 16, 16),
+    grid=(4, 8, 8),
     width=192,
     layers=5,
     heads=6,
     hidden=512,
 )
-"""Over the pocket VQGAN's tokens: clips of four frames."""
+"""Over the pocket VQGAN's tokens: clips of four frames of 64 x 64, as many tokens as a picture of 128 x 128."""
 
 
 @final

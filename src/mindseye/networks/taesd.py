@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mindseye.shapes import Latents, Pixels
+from mindseye.shapes import Latents, Pixels, check_sides
 
 __all__ = ["TAESD", "Config", "TinyAutoencoder"]
 
@@ -166,9 +166,7 @@ class TinyAutoencoder(nn.Module):
         Raises:
             ValueError: A side is no multiple of ``factor``.
         """
-        height, width = pixels.shape[2:]
-        if height % self.factor or width % self.factor:
-            raise ValueError(f"sides must be multiples of {self.factor}, not {width}x{height}")
+        check_sides(pixels, self.factor)
         return self.encoder(pixels * 0.5 + 0.5)
 
     def decode(self, latents: Latents) -> Pixels:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from mindseye.nn.attention import Attention
 from mindseye.nn.layers import Conv2d, added, silu
 from mindseye.nn.resnet import Downsample, ResBlock, Upsample
-from mindseye.shapes import Latents, Pixels
+from mindseye.shapes import Latents, Pixels, check_sides
 
 __all__ = ["KL_F8", "POCKET", "AutoencoderKL", "Config", "Tower"]
 
@@ -233,9 +233,7 @@ class AutoencoderKL(nn.Module):
         Raises:
             ValueError: A side is no multiple of ``factor``.
         """
-        height, width = pixels.shape[2:]
-        if height % self.factor or width % self.factor:
-            raise ValueError(f"sides must be multiples of {self.factor}, not {width}x{height}")
+        check_sides(pixels, self.factor)
         folded = pixels if self.config.patch == 1 else F.pixel_unshuffle(pixels, self.config.patch)
         mean, logvar = self.quant_conv(self.encoder(folded)).chunk(2, dim=1)
         return mean, logvar.clamp(-30.0, 20.0)

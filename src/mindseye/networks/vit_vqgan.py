@@ -25,7 +25,7 @@ from mindseye.nn.embeddings import sinusoidal
 from mindseye.nn.layers import Conv2d, Linear
 from mindseye.nn.quantize import NearestQuantizer, Quantised, as_grid, look_up
 from mindseye.nn.transformer import Activation, Stack
-from mindseye.shapes import Latents, Pixels
+from mindseye.shapes import Latents, Pixels, check_sides
 
 __all__ = ["BASE", "LARGE", "POCKET", "SMALL", "Config", "Tower", "ViTVQGAN", "places"]
 
@@ -160,9 +160,7 @@ class ViTVQGAN(nn.Module):
         Raises:
             ValueError: A side is no multiple of ``factor``.
         """
-        height, width = pixels.shape[2:]
-        if height % self.factor or width % self.factor:
-            raise ValueError(f"sides must be multiples of {self.factor}, not {width}x{height}")
+        check_sides(pixels, self.factor)
         x = self.to_patches((pixels + 1) / 2 if self.config.positive else pixels)
         grid = (x.shape[2], x.shape[3])
         z = self.pre_quant(self.encoder(x.flatten(2).transpose(1, 2), grid))
@@ -188,13 +186,5 @@ class ViTVQGAN(nn.Module):
         return self.quantise(self.encode(pixels)).ids.flatten(1)
 
     def from_ids(self, ids: Int[Tensor, "B N"], grid: tuple[int, int] | None = None) -> Pixels:
-        """Pictures from ids in the order of `to_ids`.
-
-        Args:
-            ids: Row by row.
-            grid: Rows and columns; a square when None.
-
-        Raises:
-            ValueError: As many ids are no such grid.
-        """
+        """As `mindseye.codec.TokenCodec`."""
         return self.decode(look_up(as_grid(ids, grid), self.codebook))

@@ -31,7 +31,7 @@ from mindseye.networks.vae import EPS, Tower
 from mindseye.nn.attention import Attention
 from mindseye.nn.layers import Conv2d, added
 from mindseye.nn.quantize import GumbelQuantizer, NearestQuantizer, Quantised, as_grid, look_up
-from mindseye.shapes import Latents, Pixels
+from mindseye.shapes import Latents, Pixels, check_sides
 
 __all__ = ["F16", "GUMBEL_F8", "POCKET", "VQGAN", "Config"]
 
@@ -190,9 +190,7 @@ class VQGAN(nn.Module):
         """
         if self.encoder is None:
             raise WeightsError("these codes were published without an encoder: no picture can be turned into them")
-        height, width = pixels.shape[2:]
-        if height % self.factor or width % self.factor:
-            raise ValueError(f"sides must be multiples of {self.factor}, not {width}x{height}")
+        check_sides(pixels, self.factor)
         pixels = (pixels + 1) / 2 if self.config.positive else pixels
         folded = pixels if self.config.patch == 1 else F.pixel_unshuffle(pixels, self.config.patch)
         z = self.quant_conv(self.encoder(folded))
@@ -224,13 +222,5 @@ class VQGAN(nn.Module):
         return self.quantise(self.encode(pixels)).ids.flatten(1)
 
     def from_ids(self, ids: Int[Tensor, "B N"], grid: tuple[int, int] | None = None) -> Pixels:
-        """Pictures from ids in the order of `to_ids`.
-
-        Args:
-            ids: Row by row.
-            grid: Rows and columns; a square when None.
-
-        Raises:
-            ValueError: As many ids are no such grid.
-        """
+        """As `mindseye.codec.TokenCodec`."""
         return self.decode(look_up(as_grid(ids, grid), self.codebook))

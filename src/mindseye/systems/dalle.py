@@ -12,13 +12,13 @@ padding, and in nothing that is said here.
 - Guidance is against the negative prompt, or against no text at all, which the pocket model was trained to know.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import ClassVar, final
 
 import torch
 
-from mindseye.autoregression import TokenModel, sample, top_share
+from mindseye.autoregression import TokenModel, top_share
 from mindseye.errors import OptionError
 from mindseye.networks import dalle, mindalle
 from mindseye.noise import Noise
@@ -50,6 +50,7 @@ class DALLE:
         network: What writes.
         codec: What its codes are of.
         tokenizer: What its text is read by.
+        always_told: Whether nothing says that it was ever trained without a text: then guidance has nothing to leave.
     """
 
     Options: ClassVar[type] = Knobs
@@ -57,13 +58,14 @@ class DALLE:
     network: dalle.DALLE | mindalle.MinDALLE
     codec: Painter
     tokenizer: PlainTokenizer
+    always_told: bool = False
 
     def __post_init__(self) -> None:
         config = self.network.config
         if not isinstance(self.network, TokenModel):
             raise TypeError(f"a {type(self.network).__name__} writes no tokens")
-        reads = config.text_tokens
-        writing.belong(self.tokenizer, vocabulary=reads, length=config.text_length, spare=reads, exact=True)
+        reads, length = config.text_tokens, config.text_length
+        writing.belong(self.tokenizer, vocabulary=reads, length=length, spare=writing.SPARE, exact=True)
         writing.paints(self.codec, config.image_tokens)
 
     @property
@@ -72,15 +74,20 @@ class DALLE:
         return isqrt(self.network.length)
 
     @property
-    def side(self) -> int:
-        """Pixels a side of what it draws."""
-        return self.grid * self.codec.factor
+    def native(self) -> tuple[int, int]:
+        """Width and height of what is painted."""
+        return self.grid * self.codec.factor, self.grid * self.codec.factor
 
     def notices(self, request: Request) -> list[str]:
-        """Words that are not read, a negative prompt that is not, a size that is not its own."""
-        said = writing.unread(self.tokenizer, request) + writing.scaled(request, (self.side, self.side))
+        """Words that are not read, a negative prompt that is not, a size that is not its own, guidance for nothing."""
+        said = writing.unread(self.tokenizer, request) + writing.scaled(request, self.native)
         if request.negative and request.guidance == 1:
             said.append("a negative prompt is heard with --guidance above 1 only")
+        if self.always_told and request.guidance != 1:
+            said.append(
+                "guidance needs a model that was trained without its text now and then, and nothing says that this one "
+                "was; DALLE-pytorch's own is no measure, for it forgets the prompt after the first code"
+            )
         return said
 
     def synthesize(self, request: Request, options: Knobs, noise: Noise) -> Steps[Pixels]:
@@ -94,27 +101,17 @@ class DALLE:
         Raises:
             OptionError: A mask; more rows to keep than there are; both ways of saying top_k.
         """
-        weight = next(self.network.parameters())
-        text, null = writing.spelled(self.tokenizer, request, weight.device)
-        top_k = options.top_k
         if options.filter_thres:
-            if top_k:
+            if options.top_k:
                 raise OptionError("top_k and filter_thres say the same in two ways: give one of them")
             config = self.network.config
             # Of the joint vocabulary; DALLE-pytorch counts its own ids for padding, too.
             own = config.text_length if isinstance(config, dalle.Config) else 0
-            top_k = top_share(options.filter_thres, config.text_tokens + own + config.image_tokens)
-        ids = yield from sample(
-            self.network,
-            text,
-            null,
-            noise,
-            guidance=known(request.guidance, "guidance"),
-            temperature=options.temperature,
-            top_k=top_k,
-            top_p=options.top_p,
-            prime=writing.begun(request, self.codec, (self.grid, self.grid), options.prime, weight),
-            look=self.codec.from_ids,
+            share = top_share(options.filter_thres, config.text_tokens + own + config.image_tokens)
+            options = replace(options, top_k=share)
+        prime = writing.begun(request, self.codec, (self.grid, self.grid), options.prime)
+        ids = yield from writing.written(
+            self.network, self.codec, self.tokenizer, request, options, noise, prime=prime, look=self.codec.from_ids
         )
         with torch.no_grad():
             pixels = self.codec.from_ids(ids).float().clamp(-1, 1)

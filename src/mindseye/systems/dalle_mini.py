@@ -22,7 +22,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mindseye.autoregression import sample
 from mindseye.errors import OptionError, WeightsError
 from mindseye.networks.bart import Bart
 from mindseye.networks.vqgan import VQGAN
@@ -35,9 +34,6 @@ from mindseye.text.bart_tokenizer import SPELLINGS, BartTokenizer
 from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["DalleMini"]
-
-_SPARE = 512
-"""Rows that a table of text may have beyond its vocabulary: published ones are rounded up."""
 
 
 @final
@@ -76,21 +72,22 @@ class DalleMini:
     def __post_init__(self) -> None:
         config = self.network.config
         writing.belong(
-            self.tokenizer, vocabulary=config.vocabulary, length=config.text_length, pad=config.pad, spare=_SPARE
+            self.tokenizer, vocabulary=config.vocabulary, length=config.text_length, pad=config.pad, spare=writing.SPARE
         )
         writing.paints(self.codec, config.codes)
         if math.isqrt(config.length) ** 2 != config.length:
             raise WeightsError(f"the network writes {config.length} codes, which are no square picture")
 
     @property
-    def side(self) -> int:
-        """Pixels a side of what is drawn."""
-        return math.isqrt(self.network.length) * self.codec.factor
+    def native(self) -> tuple[int, int]:
+        """Width and height of what is painted."""
+        side = math.isqrt(self.network.length) * self.codec.factor
+        return side, side
 
     def notices(self, request: Request) -> list[str]:
         """Words that do not fit, a size that is not its own."""
         asked = str(request.options.get("spelling", ""))
-        return writing.unread(self._spelled(asked), request) + writing.scaled(request, (self.side, self.side))
+        return writing.unread(self._spelled(asked), request) + writing.scaled(request, self.native)
 
     def synthesize(self, request: Request, options: Knobs, noise: Noise) -> Steps[Pixels]:
         """Draw one picture, or one grid, a seed.
@@ -106,24 +103,15 @@ class DalleMini:
         """
         if options.grid > 1 and request.image is not None:
             raise OptionError("a grid is drawn from a prompt alone, not from a start picture", hint="--set grid=1")
-        like, rows = self.codec.codebook, math.isqrt(self.network.length)
-        prime = writing.begun(request, self.codec, (rows, rows), options.prime, like)
-        text, null = writing.spelled(self._spelled(options.spelling), request, like.device)
+        rows = math.isqrt(self.network.length)
+        prime = writing.begun(request, self.codec, (rows, rows), options.prime)
         if (cells := options.grid**2) > 1:
             noise = Noise([candidate_seed(seed, number) for seed in noise.seeds for number in range(cells)])
-        codes = yield from sample(
-            self.network,
-            text,
-            null,
-            noise,
-            guidance=known(request.guidance, "guidance"),
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            prime=prime,
-            look=partial(self._paint, options=options, size=known(request.size, "size")),
+        paint, words = partial(self._paint, options=options, request=request), self._spelled(options.spelling)
+        codes = yield from writing.written(
+            self.network, self.codec, words, request, options, noise, prime=prime, look=paint
         )
-        return self._paint(codes, options, known(request.size, "size"))
+        return paint(codes)
 
     def _spelled(self, spelling: str) -> Tokenizer | BartTokenizer:
         """The tokenizer; vocabularies of other kinds have one spelling."""
@@ -132,7 +120,7 @@ class DalleMini:
         return self.tokenizer
 
     @torch.no_grad()
-    def _paint(self, codes: Ids, options: Knobs, size: tuple[int, int]) -> Float[Tensor, "P 3 H W"]:
+    def _paint(self, codes: Ids, options: Knobs, request: Request) -> Float[Tensor, "P 3 H W"]:
         """Pictures, or grids of pictures row by row, from the codes of all drawings."""
         grid, rows = options.grid, math.isqrt(codes.shape[1])
         if options.joined:
@@ -142,4 +130,5 @@ class DalleMini:
             pixels = self.codec.from_ids(codes).float()
             cells = pixels.unflatten(0, (-1, grid, grid)).permute(0, 3, 1, 4, 2, 5)
             pixels = cells.flatten(4, 5).flatten(2, 3)
-        return writing.fitted(pixels, (grid * size[0], grid * size[1]))
+        width, height = known(request.size, "size")
+        return writing.fitted(pixels, (grid * width, grid * height))

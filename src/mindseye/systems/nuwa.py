@@ -21,7 +21,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from mindseye.autoregression import sample
 from mindseye.errors import OptionError, SizeError
 from mindseye.networks.direction import DIRECTIONS, Patch, Plan, plan
 from mindseye.networks.nuwa import NUWA as Network
@@ -33,7 +32,7 @@ from mindseye.request import Request, Steps
 from mindseye.shapes import Ids, Pixels
 from mindseye.systems import regions, writing
 from mindseye.systems.base import known, option
-from mindseye.systems.writing import GridCodec, Knobs
+from mindseye.systems.writing import Knobs, Painter
 from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["NUWA", "NUWAInfinity"]
@@ -65,14 +64,12 @@ class NUWA:
     Options: ClassVar[type] = ClipKnobs
 
     network: Network
-    codec: GridCodec
+    codec: Painter
     tokenizer: Tokenizer
 
     def __post_init__(self) -> None:
-        config = self.network.config
-        text = config.text
-        writing.belong(self.tokenizer, vocabulary=text.vocabulary, length=text.length, pad=text.pad)
-        writing.paints(self.codec, config.codes)
+        writing.reads(self.tokenizer, self.network.config.text)
+        writing.paints(self.codec, self.network.config.codes)
 
     @property
     def native(self) -> tuple[int, int]:
@@ -96,34 +93,20 @@ class NUWA:
         # What comes after the frame that is shown does not change it.
         frames = options.frame % options.frames + 1
         clips = yield from self.clip(request, replace(options, frames=frames), noise)
-        pixels = clips[:, -1]
-        width, height = known(request.size, "size")
-        if (width, height) == self.native:
-            return pixels
-        return F.interpolate(pixels, (height, width), mode="bicubic", antialias=True).clamp(-1, 1)
+        return writing.fitted(clips[:, -1], known(request.size, "size"))
 
     def clip(self, request: Request, options: ClipKnobs, noise: Noise) -> Steps[Float[Tensor, "B T 3 H W"]]:
         """Draw one clip a seed, at its own size. Raises as `synthesize` does."""
         most, rows, columns = self.network.config.grid
         if options.frames > most:
             raise OptionError(f"a clip has up to {most} frames here, not {options.frames}")
-        _, rows, columns = self.network.config.grid
         # A clip goes on from the whole picture, a picture from its upper part.
         whole = rows if options.frames > 1 else 0
-        prime = writing.begun(request, self.codec, (rows, columns), whole, self.codec.codebook)
-        text, null = writing.spelled(self.tokenizer, request, self.codec.codebook.device)
-        ids = yield from sample(
-            self.network.frames(options.frames),
-            text,
-            null,
-            noise,
-            guidance=known(request.guidance, "guidance"),
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            prime=prime,
-            look=lambda ids: self._paint(ids)[:, -1],
-        )
+        prime = writing.begun(request, self.codec, (rows, columns), whole)
+        ids = yield from writing.written(
+            self.network.frames(options.frames), self.codec, self.tokenizer, request, options, noise,
+            prime=prime, look=lambda ids: self._paint(ids)[:, -1],
+        )  # fmt: skip
         with torch.no_grad():
             return self._paint(ids)
 
@@ -214,14 +197,12 @@ class NUWAInfinity:
     Options: ClassVar[type] = InfinityKnobs
 
     network: PatchNetwork
-    codec: GridCodec
+    codec: Painter
     tokenizer: Tokenizer
 
     def __post_init__(self) -> None:
-        config = self.network.config
-        text = config.text
-        writing.belong(self.tokenizer, vocabulary=text.vocabulary, length=text.length, pad=text.pad)
-        writing.paints(self.codec, config.codes)
+        writing.reads(self.tokenizer, self.network.config.text)
+        writing.paints(self.codec, self.network.config.codes)
 
     @property
     def multiple(self) -> int:
@@ -266,17 +247,8 @@ class NUWAInfinity:
             raise SizeError(f"{width}x{height}: sides must be multiples of {side}")
         given = _Given.of(request, options)
         chain = self._chain(request, options, given, (height // side, width // side))
-        text, null = writing.spelled(self.tokenizer, request, self.codec.codebook.device)
-        ids = yield from sample(
-            chain,
-            text,
-            null,
-            noise,
-            guidance=known(request.guidance, "guidance"),
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            look=partial(self._paint, chain),
+        ids = yield from writing.written(
+            chain, self.codec, self.tokenizer, request, options, noise, look=partial(self._paint, chain)
         )
         with torch.no_grad():
             pixels = self._paint(chain, ids)
@@ -292,7 +264,7 @@ class NUWAInfinity:
         if request.image is None:
             return self.network.chain(planned)
         image = given.pixels if given is not None else from_image(request.image, known(request.size, "size"))
-        ids = self.codec.to_ids(image.to(self.codec.codebook))
+        ids = self.codec.to_ids(image.to(writing.computes(self.codec)))
         if given is not None:
             known_tokens = given.kept(self.codec.factor).flatten()[None].to(ids.device) > 0
             ids = torch.where(known_tokens, ids, -1)

@@ -16,7 +16,6 @@ from typing import ClassVar, final
 
 import torch
 
-from mindseye.autoregression import sample
 from mindseye.networks.parti import Parti as Network
 from mindseye.networks.wdsr import WDSR
 from mindseye.noise import Noise
@@ -25,7 +24,7 @@ from mindseye.request import Progress, Request, Steps
 from mindseye.shapes import Ids, Pixels
 from mindseye.systems import writing
 from mindseye.systems.base import known
-from mindseye.systems.writing import FromTheTop, GridCodec
+from mindseye.systems.writing import FromTheTop, Painter
 from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["Parti"]
@@ -50,14 +49,13 @@ class Parti:
     Options: ClassVar[type] = FromTheTop
 
     network: Network
-    codec: GridCodec
+    codec: Painter
     tokenizer: Tokenizer
     upsampler: WDSR | None = None
     upsampler_2: WDSR | None = None
 
     def __post_init__(self) -> None:
-        text = self.network.config.text
-        writing.belong(self.tokenizer, vocabulary=text.vocabulary, length=text.length, pad=text.pad)
+        writing.reads(self.tokenizer, self.network.config.text)
         writing.paints(self.codec, self.network.codes)
 
     @property
@@ -85,19 +83,9 @@ class Parti:
             OptionError: A mask; more rows to keep than there are.
             WeightsError: The network gave numbers that are not finite.
         """
-        prime = writing.begun(request, self.codec, self.network.config.grid, options.prime, self.codec.codebook)
-        text, null = writing.spelled(self.tokenizer, request, self.codec.codebook.device)
-        ids = yield from sample(
-            self.network,
-            text,
-            null,
-            noise,
-            guidance=known(request.guidance, "guidance"),
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            prime=prime,
-            look=self._paint,
+        prime = writing.begun(request, self.codec, self.network.config.grid, options.prime)
+        ids = yield from writing.written(
+            self.network, self.codec, self.tokenizer, request, options, noise, prime=prime, look=self._paint
         )
         enlargers = self._enlargers(request)
         with torch.no_grad():

@@ -1,37 +1,46 @@
-"""What systems share that read a text and write tokens: their knobs, what must fit together, what a prompt becomes."""
+"""What systems share that read a text and write tokens: their knobs, what must fit together, and the one way to write.
 
+Such a system has a network, the codec of its tokens and a tokenizer, and no loop of its own: `written` hands a request
+to `mindseye.autoregression.sample`.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from mindseye.autoregression import TokenModel, sample
 from mindseye.errors import OptionError, WeightsError
 from mindseye.networks.discrete_vae import DiscreteVAE
 from mindseye.networks.dvae import DVAE
+from mindseye.networks.parti import Text
 from mindseye.networks.vit_vqgan import ViTVQGAN
 from mindseye.networks.vqgan import VQGAN
+from mindseye.noise import Noise
 from mindseye.pixels import from_image
-from mindseye.request import Request
-from mindseye.shapes import Pixels
+from mindseye.request import Request, Steps
+from mindseye.shapes import Ids, Pixels
 from mindseye.systems.base import known, option
 from mindseye.text.bart_tokenizer import BartTokenizer
 from mindseye.text.plain_tokenizer import PlainTokenizer
 from mindseye.text.tokenizer import Tokenizer
 
 __all__ = [
-    "FromTheTop", "GridCodec", "Knobs", "Painter", "Spelling", "begun", "belong", "fitted", "paints", "scaled",
-    "spelled", "unread",
+    "SPARE", "FromTheTop", "Knobs", "Painter", "Spelling", "begun", "belong", "computes", "fitted", "paints", "reads",
+    "scaled", "unread", "written",
 ]  # fmt: skip
 
-GridCodec: TypeAlias = VQGAN | ViTVQGAN
-"""Codecs that decode a grid of codes of any size."""
-Painter: TypeAlias = GridCodec | DVAE | DiscreteVAE
+Painter: TypeAlias = VQGAN | ViTVQGAN | DVAE | DiscreteVAE
 """Everything that paints codes."""
 Spelling: TypeAlias = Tokenizer | BartTokenizer | PlainTokenizer
 """Everything that spells prompts."""
+
+SPARE: Final = 512
+"""Rows that a table of text may have beyond its vocabulary: published ones are rounded up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +89,11 @@ def belong(
         )
 
 
+def reads(tokenizer: Spelling, text: Text) -> None:
+    """`belong` for a network whose shape says what it reads, to the id."""
+    belong(tokenizer, vocabulary=text.vocabulary, length=text.length, pad=text.pad)
+
+
 def paints(codec: Painter, codes: int) -> None:
     """Check that a codec has the codes that a network writes.
 
@@ -93,10 +107,57 @@ def paints(codec: Painter, codes: int) -> None:
         )
 
 
+def computes(codec: Painter) -> Tensor:
+    """A tensor of the dtype and on the device that a codec computes in: its first parameter."""
+    return next(codec.parameters())
+
+
+def written(
+    network: TokenModel,
+    codec: Painter,
+    tokenizer: Spelling,
+    request: Request,
+    options: Knobs,
+    noise: Noise,
+    *,
+    prime: Int[Tensor, "1 P"] | None = None,
+    look: Callable[[Ids], Pixels] | None = None,
+) -> Steps[Ids]:
+    """Write one picture a seed: the codes that follow the prompt, guided away from the negative one.
+
+    Args:
+        network: What writes.
+        codec: What paints its codes; they are written where it is.
+        tokenizer: What texts are spelled by; where nothing is to be kept away from, no text is.
+        request: Resolved.
+        options: How codes are drawn.
+        noise: One seed a picture.
+        prime: The first codes, where they are given.
+        look: Codes to pictures, for previews.
+
+    Raises:
+        WeightsError: The network gave numbers that are not finite.
+    """
+    ids, _ = tokenizer.encode([request.prompt, request.negative])
+    text, null = ids.to(computes(codec).device).split(1)
+    return (
+        yield from sample(
+            network,
+            text,
+            null,
+            noise,
+            guidance=known(request.guidance, "guidance"),
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            prime=prime,
+            look=look,
+        )
+    )
+
+
 @torch.no_grad()
-def begun(
-    request: Request, codec: Painter, grid: tuple[int, int], prime: int, like: Tensor
-) -> Int[Tensor, "1 P"] | None:
+def begun(request: Request, codec: Painter, grid: tuple[int, int], prime: int) -> Int[Tensor, "1 P"] | None:
     """The codes of the upper part of a start picture, whole rows; None without one.
 
     Args:
@@ -104,7 +165,6 @@ def begun(
         codec: Pixels to codes.
         grid: Rows and columns of codes.
         prime: Rows to keep; 0 = as the request's strength says.
-        like: The codec's dtype and device.
 
     Raises:
         OptionError: A mask; more rows to keep than there are.
@@ -120,7 +180,7 @@ def begun(
     if prime > rows:
         raise OptionError(f"{prime} rows cannot be kept of {rows}")
     kept = prime or round((1 - request.strength) * rows)
-    pixels = from_image(request.image, (columns * codec.factor, rows * codec.factor)).to(like)
+    pixels = from_image(request.image, (columns * codec.factor, rows * codec.factor)).to(computes(codec))
     return codec.to_ids(pixels)[:, : kept * columns]
 
 
@@ -144,12 +204,3 @@ def scaled(request: Request, size: tuple[int, int]) -> list[str]:
     if (width, height) == size:
         return []
     return [f"it draws {size[0]}x{size[1]}: the picture is scaled to {width}x{height}"]
-
-
-def spelled(
-    tokenizer: Spelling, request: Request, device: torch.device
-) -> tuple[Int[Tensor, "1 L"], Int[Tensor, "1 L"]]:
-    """The ids of the prompt and of what to keep away from, which is no text where nothing is said."""
-    ids, _ = tokenizer.encode([request.prompt, request.negative])
-    text, null = ids.to(device).split(1)
-    return text, null

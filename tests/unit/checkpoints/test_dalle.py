@@ -1,18 +1,20 @@
 """DALL-E's checkpoints as published: dalle.pt with its codec, minDALL-E's folder; from the file to a picture."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
+from tests.unit.checkpoints import tiny_dalle
 from tests.unit.checkpoints import tiny_early as tiny
 
 from mindseye.checkpoints.layout import restore
-from mindseye.checkpoints.layouts import dalle_pytorch, dalle_pytorch_dvae, mindalle, taming
+from mindseye.checkpoints.layouts import dalle_pytorch, dalle_pytorch_dvae, mindalle, openai_dvae, taming
 from mindseye.checkpoints.library import Library
 from mindseye.checkpoints.releases import identify
 from mindseye.engine.engine import Engine
 from mindseye.errors import WeightsError, WeightsMissing
-from mindseye.networks import discrete_vae, vqgan
+from mindseye.networks import discrete_vae, dvae, vqgan
 from mindseye.networks.dalle import DALLE, Config
 from mindseye.networks.mindalle import Config as MinConfig
 from mindseye.networks.mindalle import MinDALLE
@@ -97,23 +99,62 @@ def test_a_dalle_with_its_codec_draws_what_its_network_would(tmp_path):
     assert set(result.weights) == set(card.parts)
 
 
-def test_a_dalle_over_its_own_autoencoder_is_read_with_it(tmp_path):
-    dalle_file(tmp_path / "dalle.pt")
-    content = torch.load(tmp_path / "dalle.pt", weights_only=True)
-    own = discrete_vae.DiscreteVAE(discrete_vae.Config(layers=1, codes=24, code_channels=4, hidden=8, blocks=1))
-    theirs = restore(own.state_dict(), dalle_pytorch_dvae.vae_rules(own.config))
+def without_codec(path, kind, **codec):
+    """A dalle.pt over another codec: with these tensors of it, or none."""
+    dalle_file(path, vae_class_name=kind)
+    content = torch.load(path, weights_only=True)
     weights = {key: value for key, value in content["weights"].items() if not key.startswith("vae.")}
-    content["weights"] = weights | {f"vae.{key}": value.contiguous() for key, value in theirs.items()}
-    torch.save(content, tmp_path / "dalle.pt")
-    words(tmp_path / "dalle.json")
-    release = identify(tmp_path / "dalle.pt")
-    assert (release.family, release.native) == ("dalle", (8, 8))
-    assert release.parts["codec"].layout == "dalle-pytorch-dvae"
-    drain(Library().add(str(tmp_path / "dalle.pt")))
+    content["weights"] = weights | {f"vae.{key}": value.contiguous() for key, value in codec.items()}
+    torch.save(content, path)
+    words(path.with_suffix(".json"))
+
+
+def drawn_over(codec, path):
+    """That it draws, over just that codec."""
+    drain(Library().add(str(path)))
     engine = Engine(device="cpu", dtype=torch.float32)
     assert engine.generate(Request(prompt="a cat", model="dalle", seed=3)).images[0].size == (8, 8)
     found = engine.load("dalle").codec.state_dict()
-    assert all(torch.equal(found[key], value) for key, value in own.state_dict().items())
+    assert all(torch.equal(found[key], value) for key, value in codec.state_dict().items())
+
+
+def test_a_dalle_over_its_own_autoencoder_is_read_with_it(tmp_path):
+    own = discrete_vae.DiscreteVAE(discrete_vae.Config(layers=1, codes=24, code_channels=4, hidden=8, blocks=1))
+    theirs = restore(own.state_dict(), dalle_pytorch_dvae.vae_rules(own.config))
+    without_codec(tmp_path / "dalle.pt", "DiscreteVAE", **theirs)
+    release = identify(tmp_path / "dalle.pt")
+    assert (release.family, release.native) == ("dalle", (8, 8))
+    assert release.parts["codec"].layout == "dalle-pytorch-dvae"
+    drawn_over(own, tmp_path / "dalle.pt")
+
+
+def test_a_dalle_over_openais_is_read_with_what_is_in_it(tmp_path):
+    own = tiny.made(dvae.DVAE, tiny_dalle.DVAE)
+    theirs = restore(own.state_dict(), openai_dvae.dvae_rules(own.config))
+    short = {key.replace("encoder.", "enc.").replace("decoder.", "dec."): value for key, value in theirs.items()}
+    without_codec(tmp_path / "dalle.pt", "OpenAIDiscreteVAE", **short)
+    release = identify(tmp_path / "dalle.pt")
+    assert (release.family, release.native, release.parts["codec"].prefix) == ("dalle", (8, 8), "vae.")
+    drawn_over(own, tmp_path / "dalle.pt")
+
+
+def test_or_with_the_two_files_beside_it(tmp_path):
+    path = tmp_path / "dalle.pt"
+    without_codec(path, "OpenAIDiscreteVAE")
+    with pytest.raises(WeightsMissing, match="without its codec, OpenAI's discrete VAE") as caught:
+        identify(path)
+    assert "encoder.pkl and decoder.pkl" in caught.value.hint
+    tiny_dalle.dvae_files(tmp_path / "encoder.pkl")
+    release = identify(path)
+    assert [each.name for each in release.parts["codec"].files] == ["encoder.pkl", "decoder.pkl"]
+    drawn_over(tiny.made(dvae.DVAE, tiny_dalle.DVAE), path)
+    # The folder is none of a dVAE alone; and of another size it is not taken.
+    with pytest.raises(WeightsMissing, match="is no model"):
+        identify(tmp_path)
+    other = dataclasses.replace(tiny_dalle.DVAE, codes=28)
+    tiny_dalle.dvae_files(tmp_path / "encoder.pkl", config=other)
+    with pytest.raises(WeightsError, match="writes 24 codes, and its codec has 28"):
+        identify(path)
 
 
 @pytest.mark.parametrize(
@@ -142,10 +183,8 @@ def test_a_dalle_without_its_tokenizer_or_settings_or_codec(tmp_path):
     dalle_file(path, hparams=None)
     with pytest.raises(WeightsError, match="'hparams' is missing"):
         identify(path)
-    content = torch.load(path, weights_only=True) | {"hparams": HPARAMS, "vae_class_name": "DiscreteVAE"}
-    content["weights"] = {key: value for key, value in content["weights"].items() if "vae.model" not in key}
-    torch.save(content, path)
-    with pytest.raises(WeightsError, match="trained over DiscreteVAE"):
+    without_codec(path, "DiscreteVAE")
+    with pytest.raises(WeightsError, match="trained over DiscreteVAE, and that is not in it"):
         identify(path)
 
 

@@ -195,8 +195,10 @@ def chosen(monkeypatch):
 
 
 def test_candidates_are_saved_in_the_order_of_their_rank(draw, chosen):
-    code, out, _ = draw("0.5", "--seed", 3, "--candidates", 5, "--keep", 2, "--sheet")
+    code, out, _ = draw("0.5", "--seed", 3, "--candidates", 5, "--keep", 2)
     assert (code, out) == (0, ["0-5-0.png", "0-5-1.png", "0-5-sheet.png"])
+    assert len(draw("0.5", "--seed", 3, "--candidates", 5, "--keep", 2, "--no-sheet", "-o", "x.png")[1]) == 2
+    assert draw("0.5", "--candidates", 5, "-o", "y.png")[1] == ["y.png"]
     accounts = [read(Path(name)) for name in out]
     told = [Image.open(name).text for name in out[:2]]
     assert "Candidates: 5" in told[0]["parameters"]

@@ -1,7 +1,10 @@
 """The commands that only pass on: they hand over what was typed and print what comes back."""
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,8 +28,11 @@ def test_evaluate_draws_with_the_card_and_prints_the_report(painter, monkeypatch
 
     drawn = {}
 
-    def measure(card, generate, corpus, judge, quick, *, plan, critic, edit, classes, album, seed, facts):
+    def measure(
+        card, generate, corpus, judge, quick, *, plan, critic, edit, choose, strips, classes, album, seed, facts
+    ):
         yield Progress("half", 1, 2, tuple)
+        assert choose is strips is None
         drawn["pictures"] = generate(["a red fox", "a blue fox"], [7, 8])
         assert edit("a blue fox", 7, drawn["pictures"][0]).size == (16, 16)
         assert (plan, critic, classes) == (DIFFUSION, None, ())
@@ -51,6 +57,43 @@ def test_evaluate_draws_with_the_card_and_prints_the_report(painter, monkeypatch
     assert main(["evaluate", "painter", "--keep", "."]) == 0
     assert drawn["album"].folder == Path()
     assert "50.0 %" in capsys.readouterr().out
+
+
+def test_evaluate_has_a_critic_choose_and_canvases_grow_where_the_plan_asks(painter, monkeypatch, capsys):
+    from mindseye.data.glyphs import Corpus
+    from mindseye.engine.engine import Engine
+    from mindseye.evaluation import plan, report
+    from mindseye.evaluation.figures import Report
+    from mindseye.evaluation.strips import LONG
+
+    sizes = plan.Sizes(pairs=1, chosen=1, strips=1)
+    monkeypatch.setattr(plan, "plan_of", lambda system: plan.Plan(full=sizes, quick=sizes, candidates=3))
+    seen, stream = [], Engine.stream
+
+    def recorded(self, request):
+        seen.append(request)
+        return stream(self, replace(request, options={}))
+
+    def measure(card, generate, corpus, judge, quick, *, critic, choose, strips, album, facts, **more):
+        yield Progress("half", 1, 2, tuple)
+        assert critic.embed_text(["a red fox"]).shape == (1, 192) and facts["critic"] == "clip-pocket"
+        choose.generate(["a red fox"], [7])
+        assert strips.painter.generate(["a red fox"], [7])[0].size == (8 * LONG, 8)
+        assert (strips.patch, strips.token) == (8, 2)
+        albums = (album, choose.album, strips.painter.album)
+        assert len({each._conditions for each in albums}) == 3 and "chooser" in choose.album._conditions
+        return Report(card=card, seed=0, quick=quick, rows=(), facts=facts, drawn={}, suspects=())
+
+    monkeypatch.setattr(Engine, "stream", recorded)
+    monkeypatch.setattr(report, "evaluate", measure)
+    monkeypatch.setattr(evaluate, "_judge", lambda: None)
+    monkeypatch.setattr(Corpus, "open", classmethod(lambda cls, root: root))
+    kind = sys.modules["painter_for_tests"].Painter
+    monkeypatch.setattr(kind, "multiple", 8, raising=False)
+    monkeypatch.setattr(kind, "codec", SimpleNamespace(factor=2), raising=False)
+    assert main(["evaluate", "painter", "--keep", ".", "-q"]) == 0
+    assert [(request.candidates, request.size) for request in seen] == [(3, None), (None, (8 * LONG, 8))]
+    assert seen[1].options == {"direction": "left"}
 
 
 def test_evaluate_shows_pictures_to_the_critic_that_a_card_brings():

@@ -17,6 +17,15 @@ def test_every_card_has_a_plan_of_its_own_with_bars_for_what_it_asks(card):
     assert all(asked[key] for key in plan.bars if key in asked)
 
 
+@pytest.mark.parametrize("name", ["DALLE", "DalleMini", "Parti", "NUWAInfinity"])
+def test_writers_of_tokens_are_asked_what_choosing_gains_and_what_nobody_saw(name):
+    plan = PLANS[name]
+    assert (plan.full.chosen, plan.candidates, plan.bars["choosing"].at_least) == (200, 16, 0.1)
+    for sizes in (plan.full, plan.quick):
+        assert sizes.chosen <= sizes.pairs and sizes.combinations
+        assert bool(sizes.strips) == (name == "NUWAInfinity") == ("seams" in plan.bars)
+
+
 def test_words_for_what_is_asked():
     assert "edits by a phrase" in PLANS["VQGANCLIP"].full.figures
     assert "class accuracy" in PLANS["ClassGAN"].full.figures and "relations" not in PLANS["ClassGAN"].full.figures

@@ -14,10 +14,12 @@ from rich.console import Console
 
 from mindseye.data.colours import COLOURS
 from mindseye.data.shapes import coverage
-from mindseye.evaluation import plan, report
+from mindseye.evaluation import plan, report, words
 from mindseye.evaluation.album import Album
+from mindseye.evaluation.drawing import Painter
 from mindseye.evaluation.figures import Report, Row
 from mindseye.evaluation.intervals import Estimate
+from mindseye.evaluation.strips import LONG, Strips
 from mindseye.request import drain
 
 PLAN = plan.Plan(
@@ -155,7 +157,7 @@ def test_every_figure_says_how_many_pictures_and_the_unreadable_relations_are_le
     assert counts["r_precision_concepts"] == 12
     assert counts["colour_shape"] == 6
     assert counts["relations"] == 4
-    assert "64 candidates" in rows["r_precision_pairs"].label  # as many as the split has, and so it says
+    assert "among 64 captions" in rows["r_precision_pairs"].label  # as many as the split has, and so it says
     assert rows["seconds"].estimate.value > 0
 
 
@@ -334,6 +336,75 @@ def test_classes_are_recognised_by_a_classifier_that_never_met_the_painter(monke
     assert "classes" not in figures(measure(paint, plan=CLASSED)[0])
 
 
+CHOSEN = plan.Plan(
+    full=plan.Sizes(pairs=24),
+    quick=plan.Sizes(pairs=24, chosen=12, combinations=2, training=40),
+    bars={"choosing": plan.Bar(0.1)},
+    candidates=5,
+)
+
+
+def guess(prompt, seed):
+    """Right for every fourth seed."""
+    return obey(prompt, seed) if seed % 4 == 0 else shaded(255 if int(prompt.split()[1]) < 128 else 0, seed)
+
+
+def test_what_choosing_gains_is_measured_on_the_seeds_of_single_samples(monkeypatch, tmp_path):
+    monkeypatch.setattr(words, "COMBINATIONS", ("shade 33", "shade 500"))
+    asked, albums = [], [Album(tmp_path, {"candidates": count}) for count in (1, 5)]
+
+    def choose(prompts, seeds):
+        asked.extend(zip(prompts, seeds, strict=True))
+        return [obey(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+
+    given = {"plan": CHOSEN, "choose": Painter(choose, albums[1]), "album": albums[0], "critic": Fooled()}
+    result, calls, stages = measure(guess, **given)
+    rows = figures(result)
+    assert "best of 5" in rows["r_precision_pairs_chosen"].label
+    assert rows["r_precision_pairs_chosen"].estimate[:1] + rows["r_precision_pairs_chosen"].estimate[3:] == (1, 12)
+    gain = rows["choosing"]
+    assert (gain.estimate.value, gain.estimate.n, gain.at_least, gain.reached) == (0.75, 12, 0.1, True)
+    assert "a single sample of the same captions 25.0%" in rows["r_precision_pairs_chosen"].note
+    assert gain.critic is not None and rows["combinations"].critic is not None
+    single = [pair for prompts, seeds in calls for pair in zip(prompts, seeds, strict=True)]
+    assert asked[:12] == single[:12]
+    # The combinations: one sample each and the best of several, with the same seeds; one of the two was trained on.
+    assert asked[12:] == single[24:28] and [prompt for prompt, _ in asked[12:]] == ["shade 33"] * 2 + ["shade 500"] * 2
+    assert rows["combinations_chosen"].estimate.n == rows["combinations"].estimate.n == 4
+    assert "some have: shade 33" in rows["combinations"].note and '"shade 500"' in rows["combinations_chosen"].note
+    assert set(result.drawn) >= {"pairs, best of 5", "unseen combinations", "unseen combinations, best of 5"}
+    assert [each.total for each in stages if each.stage == "pairs, best of 5"] == [12] * 12
+    again, none, _ = measure(guess, **given)
+    assert not none and len(asked) == 16 and figures(again) == figures(result)
+
+
+def strip(seam):
+    """A painter of grey noise, every patch of it lighter by ``seam`` than the one before, or darker."""
+
+    def paint(prompts, seeds):
+        pictures = []
+        for seed in seeds:
+            grain = np.random.default_rng(seed).integers(100, 140, (16, 16 * LONG, 1))
+            steps = np.arange(16 * LONG)[None, :, None] // 16 % 2 * seam
+            pictures.append(Image.fromarray((grain + steps).repeat(3, 2).astype(np.uint8)))
+        return pictures
+
+    return Strips(Painter(paint), 16, 4)
+
+
+def test_strips_without_seams_are_told_from_others():
+    asked = plan.Plan(
+        full=plan.Sizes(pairs=24), quick=plan.Sizes(pairs=24, strips=20), bars={"seams": plan.Bar(0.9, at_most=1.1)}
+    )
+    whole, cut = (measure(obey, plan=asked, strips=strip(seam))[0] for seam in (0, 30))
+    row = figures(whole)["seams"]
+    assert row.reached and row.estimate.low < row.estimate.value < row.estimate.high and row.estimate.n == 20
+    assert 0.7 < row.real < 1.3
+    assert (row.at_least, row.at_most) == (0.9, 1.1) and not figures(cut)["seams"].reached
+    assert all(prompt.startswith("a row of ") for prompt, *_ in whole.drawn["strips"])
+    assert "seams" not in figures(measure(obey, plan=asked)[0])
+
+
 EDITED = plan.Plan(full=plan.Sizes(pairs=24), quick=plan.Sizes(pairs=24, edits=8))
 
 
@@ -370,15 +441,16 @@ def test_the_table_shows_figures_intervals_and_what_is_missing():
             aim=0.9,
         ),
         Row(key="b", label="time", estimate=Estimate(1.5, 1.25, 2, 8), unit="s", note="in batches", at_most=1.0),
+        Row(key="e", label="both", estimate=Estimate(0.5, 0.25, 0.75, 1), at_least=0.4, at_most=0.6),
         Row(key="d", label="fooled", estimate=Estimate(0.125, 0.1, 0.2, 8), unit="%", critic=0.96875),
         Row(key="c", label="nothing", estimate=Estimate(math.nan, math.nan, math.nan, 0)),
     )
     whole = Report(card="x", seed=3, quick=True, rows=rows, facts={}, drawn={}, suspects=())
-    assert [row.reached for row in rows] == [True, False, True, True]
+    assert [row.reached for row in rows] == [True, False, True, True, True]
     console = Console(file=io.StringIO(), width=140)
     console.print(whole.table())
     text = console.file.getvalue()
-    for words in (
+    for said in (
         "share [of all]",
         "50.0 %",
         "25.0 % to 75.0 %",
@@ -387,10 +459,11 @@ def test_the_table_shows_figures_intervals_and_what_is_missing():
         "1.50 s",
         "in batches",
         "at most 1.00 s",
+        "0.4 to 0.6",
         "by its critic",
         "96.9 %",
         "quick",
         "seed 3",
     ):
-        assert words in text, words
+        assert said in text, said
     assert "nan" not in text

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mindseye.evaluation.seams import seam_ratio
+from mindseye.evaluation.seams import ratio, seam_ratio, seam_steps
 
 
 def noise(height, width):
@@ -44,6 +44,13 @@ def test_flat_pictures():
     assert seam_ratio(flat, 8).tolist() == [1]
     flat[..., 8:] = 1
     assert seam_ratio(flat, 8).tolist() == [math.inf]
+
+
+def test_of_several_pictures_together_the_quiet_ones_count_less():
+    pixels = torch.cat([noise(16, 64), 0.01 * noise(16, 64)])
+    pixels[2:, :, :, 32:] += 0.02
+    each, together = seam_ratio(pixels, 16), ratio(seam_steps(pixels, 16))
+    assert each[2] > 1.2 and abs(together - float(each[:2].mean())) < 0.05
 
 
 def test_what_has_no_seams_is_refused():

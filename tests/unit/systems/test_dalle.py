@@ -1,5 +1,7 @@
 """DALL-E as a system: text, guidance, filters, completion, sizes, and what does not fit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -54,7 +56,7 @@ def run(system, request, seeds=(0, 1), **options):
 
 
 def test_a_text_is_continued_and_drawn(system):
-    assert isinstance(system, System) and isinstance(system.codec, TokenCodec) and system.side == SIDE
+    assert isinstance(system, System) and isinstance(system.codec, TokenCodec) and system.native == (SIDE, SIDE)
     seen = []
     steps = system.synthesize(asked(), system.Options(), Noise([3, 4]))
     pixels = drain(steps, lambda progress: seen.append((progress.step, progress.total, len(progress.peek()))))
@@ -112,7 +114,13 @@ def test_what_does_not_fit_is_a_sentence(system, words):
         run(system, asked(), top_k=3, filter_thres=0.5)
     with pytest.raises(WeightsError, match="49,408 tokens"):
         DALLE(system.network, system.codec, PlainTokenizer.clip(5))
+    wide = Network(replace(system.network.config, text_tokens=words.vocabulary + 513))
+    with pytest.raises(WeightsError, match=f"{words.vocabulary} tokens and the network reads 1,[0-9]+: they do not"):
+        DALLE(wide, system.codec, system.tokenizer)
     with pytest.raises(WeightsError, match="gives 7 ids.*reads 5"):
         DALLE(system.network, system.codec, PlainTokenizer.of(words, 7))
+    told = replace(system, always_told=True)
+    assert not told.notices(asked()) and not system.notices(asked(guidance=3.0))
+    assert "nothing says that this one was" in told.notices(asked(guidance=3.0))[0]
     said = system.notices(asked("a cat and a dog and something else", size=(32, 32)))
     assert "else" in said[0] and "draws 16x16" in said[1]

@@ -93,7 +93,7 @@ def test_the_upper_part_of_a_start_picture_is_kept(system):
     free = drawn(system, request=ask(image=image, strength=1.0))
     torch.testing.assert_close(free, drawn(system), atol=1e-5, rtol=1e-5)
     for strength, prime, kept in ((0.6, 0, 3), (0.3, 0, 6), (0.8, 2, 6)):
-        codes = begun(ask(image=image, strength=strength), system.codec, (3, 3), prime, torch.zeros(()))
+        codes = begun(ask(image=image, strength=strength), system.codec, (3, 3), prime)
         assert codes is not None and codes.shape == (1, kept)
 
 

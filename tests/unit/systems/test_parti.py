@@ -134,7 +134,7 @@ def test_the_upper_part_of_a_start_picture_is_kept(a_parti, a_nuwa):
         ids = each.codec.to_ids(from_image(image))
         columns = each.native[0] // 4
         grid = (each.native[1] // 4, columns)
-        prime = begun(ask(each, image=image, strength=share)[0], each.codec, grid, 0, each.codec.codebook)
+        prime = begun(ask(each, image=image, strength=share)[0], each.codec, grid, 0)
         assert torch.equal(prime, ids[:, : 2 * columns])
         assert torch.equal(
             draw(each, image=image, strength=0.0), each.codec.from_ids(ids, (each.native[1] // 4, columns))

@@ -16,7 +16,7 @@ from mindseye.networks.vqgan import VQGAN, Config
 from mindseye.request import drain
 from mindseye.text.tokenizer import Tokenizer
 from mindseye.training.recipe import Every, Workshop
-from mindseye.training.recipes import dalle_mini
+from mindseye.training.recipes import dalle_mini, writing
 from mindseye.training.trainer import train
 
 CODES = Config(
@@ -46,7 +46,7 @@ def workshop(tmp_path, monkeypatch):
     codec.quantizer.weight.normal_(generator=torch.Generator().manual_seed(0))
     (tmp_path / "codec").write_text("the codec's file")
     monkeypatch.setattr(dalle_mini, "POCKET", TINY)
-    monkeypatch.setattr(dalle_mini, "PROMPTS", ("a red square",))
+    monkeypatch.setattr(writing, "PROMPTS", ("a red square",))
     files = {"bpe-pocket": WORDS, "vqgan-pocket": tmp_path / "codec"}
     return Workshop(
         corpus=tmp_path,

@@ -54,7 +54,7 @@ def workshop(tmp_path, monkeypatch):
 
 def test_pictures_and_captions_become_ids_once(workshop, monkeypatch):
     codec = workshop.parts("vqgan-pocket")
-    reads = dalle.partial(dalle.read, dalle.words(workshop))
+    reads = dalle.WRITING.read(workshop)
     feed = drain(gather_tokens(workshop, "vqgan-pocket", reads))
     assert feed.ids.dtype == np.int16 and feed.ids.shape == (8, 16) and len(feed.words) == 2
     assert len(feed.stream) == 24  # plain shapes three times
@@ -73,7 +73,7 @@ def test_a_run_learns_which_text_goes_with_which_picture(workshop, tmp_path):
     )  # fmt: skip
     files = drain(train(replace(recipe, ema=0.5), tmp_path / "run", workshop))
     part = load_part(files["dalle-pocket"])
-    assert isinstance(part, DALLE) and part.config.text_tokens == dalle.words(workshop).vocabulary
+    assert isinstance(part, DALLE) and part.config.text_tokens == dalle.WRITING.spelling(workshop).vocabulary
     scores = recipe.scores(workshop, {"dalle-pocket": part})
     assert scores["bits"] < 0.5 * np.log2(9) and scores["bits"] < scores["bits_mistold"]
 
@@ -84,7 +84,7 @@ def test_the_sheet_and_the_scores(workshop):
     parts = objective.parts()
     assert list(parts) == ["dalle-pocket"]
     network = parts["dalle-pocket"].eval()
-    scores = token_scores(workshop, network, "vqgan-pocket", dalle.partial(dalle.read, dalle.words(workshop)), count=3)
+    scores = token_scores(workshop, network, "vqgan-pocket", dalle.WRITING.read(workshop), count=3)
     assert set(scores) == {"bits", "bits_untold", "bits_mistold"} and 2 < scores["bits"] < 6
     assert recipe.samples(workshop, parts).size[0] > 8 * 128
 

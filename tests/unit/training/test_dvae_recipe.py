@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from mindseye.checkpoints.save import load_part
+from mindseye.networks import discrete_vae
 from mindseye.networks.dvae import DVAE, POCKET, Config, squeezed
 from mindseye.nn.quantize import one_hot, relaxed
 from mindseye.request import drain
 from mindseye.training.recipe import Every, Workshop
 from mindseye.training.recipes import vqgan
+from mindseye.training.recipes.discrete_vae import by_squares, discrete_vae_pocket
 from mindseye.training.recipes.dvae import Relaxing, dvae_pocket, falling, logit_laplace, rising, unevenness
 from mindseye.training.trainer import train
 
@@ -83,6 +85,28 @@ def squares(count, generator):
     return fields.repeat_interleave(8, 2).repeat_interleave(8, 3)
 
 
+def test_the_plain_one_is_measured_by_squares() -> None:
+    torch.manual_seed(0)
+    network = discrete_vae.DiscreteVAE(discrete_vae.Config(layers=2, codes=16, code_channels=8, hidden=8, blocks=1))
+    objective = Relaxing(network, error=by_squares, kl=0.0, inform=0.01, coldest=0.5, cooling=0.5, hard=True)
+    objective.reseed(0)
+    objective.share = 0.5
+    pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    loss = objective({"pixels": pixels}, "main")
+    logits = network.logits(pixels)
+    shares = relaxed(logits, temperature=0.5, generator=torch.Generator().manual_seed(0), hard=True)
+    assert set(shares.unique().tolist()) <= {0, 1}
+    square = (network.decode(shares) - pixels).square().mean()
+    chances = torch.distributions.Categorical(logits=logits.permute(0, 2, 3, 1))
+    kl = (math.log(16) - chances.entropy()).mean()
+    torch.testing.assert_close(loss.total, square - 0.01 * (kl - unevenness(logits)), atol=1e-5, rtol=1e-5)
+    assert loss.parts["error"] == loss.parts["mse"] == square.item()
+    recipe = discrete_vae_pocket()
+    made = recipe.objective(Workshop(corpus=Path(), parts=lambda name: None, part_files=Path))
+    assert list(made.parts()) == [recipe.name] and made.network.config == discrete_vae.POCKET
+    assert made.network.config.factor == POCKET.factor
+
+
 @pytest.mark.parametrize("hard", [False, True])
 def test_it_learns_and_uses_its_codes(hard) -> None:
     objective = made(hard=hard, coldest=0.25)
@@ -104,7 +128,7 @@ def test_it_learns_and_uses_its_codes(hard) -> None:
         optimizer.step()
     last = told()
     # Over four seeds either way: 0.16 to 0.24 nats less, 0.74 to 0.82 of the error.
-    assert last["unlikely"] < first["unlikely"] - 0.1 and last["mse"] < 0.9 * first["mse"]
+    assert last["error"] < first["error"] - 0.1 and last["mse"] < 0.9 * first["mse"]
     assert first["perplexity"] < 3 and last["perplexity"] > 4 and last["information"] > 1
 
 

@@ -6,7 +6,8 @@ embeddings that are the head's) stands there once for each user, and is taken fr
 configuration; heads, their width and what they see are in ``hparams`` alone.
 
 Three codecs are possible: a VQGAN of taming-transformers under ``vae.model.``; DALLE-pytorch's own discrete
-autoencoder under ``vae.`` (`mindseye.checkpoints.layouts.dalle_pytorch_dvae`); and OpenAI's. The first two are read.
+autoencoder under ``vae.`` (`mindseye.checkpoints.layouts.dalle_pytorch_dvae`); and OpenAI's, under ``vae.enc.`` and
+``vae.dec.`` or as its two files beside this one (`mindseye.checkpoints.layouts.openai_dvae`).
 """
 
 import json
@@ -17,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindseye.checkpoints.layout import Ignore, Rule
-from mindseye.checkpoints.layouts import taming
+from mindseye.checkpoints.layouts import openai_dvae, taming
 from mindseye.checkpoints.layouts.dalle_pytorch_dvae import vae_config
 from mindseye.checkpoints.manifest import Manifest
 from mindseye.checkpoints.releases import PartFile, Release
-from mindseye.errors import WeightsError
+from mindseye.errors import WeightsError, WeightsMissing
 
 if TYPE_CHECKING:
     from mindseye.networks.dalle import Config
@@ -31,6 +32,8 @@ __all__ = ["dalle_config", "dalle_rules", "ignored", "release"]
 Shapes = Mapping[str, tuple[int, ...]]
 LAYERS, CODEC = "transformer.layers.layers.", "vae.model."
 CLIP_WORDS = 49_408
+OPENAI = "OpenAIDiscreteVAE"
+"""What the file calls a codec that may lie beside it."""
 _CHAINS = tuple("fn." * count for count in range(2, 7))
 _KNOWN = ("full", "axial_row", "axial_col", "conv_like")
 
@@ -73,7 +76,8 @@ def _codec(path: Path, manifest: Manifest) -> tuple[PartFile, int, int]:
     """The codec in the file, how many codes it has, and how many times smaller a side of their grid is.
 
     Raises:
-        WeightsError: There is none that is read.
+        WeightsMissing: There is none, neither in it nor beside it.
+        WeightsError: There is one that is not read.
     """
     shapes = manifest.shapes()
     try:
@@ -87,8 +91,26 @@ def _codec(path: Path, manifest: Manifest) -> tuple[PartFile, int, int]:
     except (KeyError, ValueError, IndexError) as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise WeightsError(f"the codec in {path} is not supported: {said}") from error
-    kind = manifest.metadata.get("vae_class_name") or "no known codec"
-    raise WeightsError(f"the DALL-E in {path} was trained over {kind}: those over a VQGAN or its own dVAE are read")
+    if found := openai_dvae.release(path, manifest):
+        return _openai(found)
+    kind = manifest.metadata.get("vae_class_name")
+    if kind not in (None, OPENAI):
+        raise WeightsError(
+            f"the DALL-E in {path} was trained over {kind:.40}, and that is not in it: with a VQGAN, its own dVAE or "
+            "OpenAI's it is read"
+        )
+    if found := openai_dvae.folder(path.parent):
+        return _openai(found)
+    raise WeightsMissing(
+        f"the DALL-E in {path} came without its codec" + (", OpenAI's discrete VAE" if kind else ""),
+        hint=f"put OpenAI's {' and '.join(openai_dvae.FILES)} beside it, if it was trained over that",
+    )
+
+
+def _openai(found: Release) -> tuple[PartFile, int, int]:
+    """OpenAI's dVAE as `_codec` answers."""
+    part = found.parts["codec"]
+    return part, json.loads(part.config)["codes"], found.multiple
 
 
 def _words(path: Path, count: int) -> Path | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mindseye.checkpoints.hub import WEIGHTS
 from mindseye.checkpoints.layout import Rule
 from mindseye.checkpoints.manifest import Manifest, read_manifest
 from mindseye.checkpoints.releases import PartFile, Release
@@ -20,7 +21,7 @@ from mindseye.errors import WeightsError, WeightsMissing
 if TYPE_CHECKING:
     from mindseye.networks.dvae import Config
 
-__all__ = ["FILES", "dvae_config", "dvae_rules", "folder", "release"]
+__all__ = ["FILES", "alone", "dvae_config", "dvae_rules", "folder", "release"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 HALVES = ("encoder", "decoder")
@@ -124,6 +125,13 @@ def release(path: Path, manifest: Manifest) -> Release | None:
         multiple=2 ** (len(config["channels"]) - 1),
         licence="Modified MIT",
     )
+
+
+def alone(path: Path) -> bool:
+    """Whether both files lie in a folder, and no other weights."""
+    if not all((path / name).is_file() for name in FILES):
+        return False
+    return {each.name for each in path.iterdir() if each.suffix.lower() in WEIGHTS} == set(FILES)
 
 
 def folder(path: Path) -> Release | None:

@@ -8,14 +8,17 @@ from mindseye.training.recipes.adm import adm_pocket
 from mindseye.training.recipes.clip import bpe_pocket, clip_pocket, clip_rn_pocket
 from mindseye.training.recipes.dalle import dalle_pocket
 from mindseye.training.recipes.dalle_mini import dalle_mini_pocket
+from mindseye.training.recipes.discrete_vae import discrete_vae_pocket
 from mindseye.training.recipes.dvae import dvae_pocket
 from mindseye.training.recipes.gan import biggan_pocket, dcgan_pocket, textgan_pocket
 from mindseye.training.recipes.nuwa import nuwa_pocket
+from mindseye.training.recipes.nuwa_clip import nuwa_clip_pocket
 from mindseye.training.recipes.parti import parti_pocket
 from mindseye.training.recipes.stable_diffusion import unet_pocket
 from mindseye.training.recipes.translator import cyclegan_pocket, pix2pix_pocket
 from mindseye.training.recipes.vae import vae_pocket
 from mindseye.training.recipes.vqgan import vit_vqgan_pocket, vqgan_pocket
+from mindseye.training.recipes.wdsr import wdsr_pocket
 
 __all__ = ["RECIPES"]
 
@@ -31,6 +34,7 @@ RECIPES: Final[dict[str, Callable[[], Recipe | Craft]]] = {
     "vqgan-pocket": vqgan_pocket,
     "vit-vqgan-pocket": vit_vqgan_pocket,
     "dvae-pocket": dvae_pocket,
+    "discrete-vae-pocket": discrete_vae_pocket,
     "adm-pocket": adm_pocket,
     "dalle-pocket": dalle_pocket,
     "dalle-mini-pocket": dalle_mini_pocket,
@@ -38,4 +42,6 @@ RECIPES: Final[dict[str, Callable[[], Recipe | Craft]]] = {
     "cyclegan-pocket": cyclegan_pocket,
     "parti-pocket": parti_pocket,
     "nuwa-pocket": nuwa_pocket,
+    "nuwa-clip-pocket": nuwa_clip_pocket,
+    "wdsr-pocket": wdsr_pocket,
 }

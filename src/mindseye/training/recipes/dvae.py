@@ -15,21 +15,27 @@ Both schedules are in the run's share of time, where the paper counts updates: i
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mindseye.networks.discrete_vae import DiscreteVAE
 from mindseye.networks.dvae import DVAE, POCKET, squeezed
 from mindseye.nn.quantize import divergence, perplexity, relaxed
 from mindseye.objective import Batch, Loss, Objective
 from mindseye.shapes import Pixels
-from mindseye.training.recipe import Every, Optimizer, Recipe
-from mindseye.training.recipes.vqgan import token_feed, token_samples, token_scores
+from mindseye.training.recipe import Optimizer, Recipe
+from mindseye.training.recipes.vqgan import codec_recipe
 
-__all__ = ["Relaxing", "dvae_pocket", "falling", "logit_laplace", "rising"]
+__all__ = ["Relaxing", "by_laplace", "dvae_pocket", "falling", "logit_laplace", "rising"]
+
+FLOOR: Final = -2.0
+"""Logarithm of the smallest scale that counts, reached softly. Pictures of flat colours could be told to any precision,
+and what is told exactly would drown what is not."""
 
 
 def logit_laplace(
@@ -64,39 +70,49 @@ def unevenness(logits: Float[Tensor, "B K h w"]) -> Float[Tensor, ""]:
     return torch.special.xlogy(likely, likely).sum() + math.log(len(likely))
 
 
+def by_laplace(
+    network: DVAE, shares: Float[Tensor, "B K h w"], pixels: Pixels
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """How unlikely pictures are by what the decoder tells of them, in nats a number, and the squared error."""
+    mean, log_scale = network.heads(shares)
+    target = squeezed(pixels)
+    log_scale = FLOOR + F.softplus(log_scale.float() - FLOOR)
+    unlikely = logit_laplace(target, mean.float(), log_scale).mean()
+    return unlikely, 4 * (mean.detach().float().sigmoid() - target).square().mean() / 0.64
+
+
 class Relaxing(Objective):
     """The evidence lower bound of relaxed draws.
 
     Args:
         network: What is trained.
         name: Of the part it becomes.
+        error: How badly it paints from shares of codes: the loss, and the squared error beside it.
         kl: Weight of the pull towards equal likelihoods, as the paper counts: against the sum over a picture's numbers.
         inform: Weight of the information that a code carries, in nats.
         warm: Share of the run in which that weight grows to its full.
         coldest: The lowest temperature.
         cooling: Share of the run in which it is reached.
-        floor: Logarithm of the smallest scale that counts, reached softly. Pictures of flat colours could be told to
-            any precision, and what is told exactly would drown what is not.
         hard: Whether the decoder sees one code a place, with the mixture's gradient (straight-through).
     """
 
     def __init__(
         self,
-        network: DVAE,
+        network: DVAE | DiscreteVAE,
         *,
         name: str = "dvae-pocket",
+        error: Callable[..., tuple[Tensor, Tensor]] = by_laplace,
         kl: float = 6.6,
         inform: float = 0.1,
         warm: float = 0.1,
         coldest: float = 1 / 16,
         cooling: float = 0.7,
-        floor: float = -2.0,
         hard: bool = False,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.name = name
-        self.kl, self.inform, self.floor, self.hard = kl, inform, floor, hard
+        self.name, self.error = name, error
+        self.kl, self.inform, self.hard = kl, inform, hard
         self.warm, self.coldest, self.cooling = warm, coldest, cooling
 
     def parts(self) -> Mapping[str, nn.Module]:
@@ -109,38 +125,29 @@ class Relaxing(Objective):
         temperature = falling(self.share, self.coldest, self.cooling)
         logits = self.network.logits(pixels).float()
         shares = relaxed(logits, temperature=temperature, generator=self.generator, hard=self.hard)
-        mean, log_scale = self.network.heads(shares)
-        target = squeezed(pixels)
-        log_scale = self.floor + F.softplus(log_scale.float() - self.floor)
-        unlikely = logit_laplace(target, mean.float(), log_scale).mean()
+        error, square = self.error(self.network, shares, pixels)
         kl = divergence(logits)
         information = kl - unevenness(logits)
         # The bound is of a whole picture, the loss a mean over its numbers; a grid has this many fewer places.
         weight = self.kl * rising(self.share, self.warm) / (3 * self.network.factor**2)
         parts = {
-            "unlikely": unlikely.item(),
+            "error": error.item(),
             "kl": kl.item(),
             "information": information.item(),
             "temperature": temperature,
-            "mse": 4 * (mean.detach().float().sigmoid() - target).square().mean().item() / 0.64,
+            "mse": square.item(),
             "perplexity": perplexity(logits.detach().argmax(1), self.network.config.codes),
         }
-        return Loss(unlikely + weight * kl - self.inform * information, parts)
+        return Loss(error + weight * kl - self.inform * information, parts)
 
 
 def dvae_pocket() -> Recipe:
     """Needs nothing; held-out figures as recorded in the part's provenance."""
     name = "dvae-pocket"
-    return Recipe(
-        name=name,
-        about="discrete VAE, 128x128 pictures to 16x16 tokens of 1024 codes",
-        objective=lambda workshop: Relaxing(DVAE(POCKET), name=name),
-        feed=token_feed,
+    return codec_recipe(
+        name,
+        "discrete VAE, 128x128 pictures to 16x16 tokens of 1024 codes",
+        lambda workshop: Relaxing(DVAE(POCKET), name=name),
         steps=12_000,
-        batch=16,
         optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4, warmup=150),
-        ema=0.998,
-        every=Every(sample=1000, checkpoint=500),
-        samples=lambda workshop, parts: token_samples(name, workshop, parts),
-        scores=lambda workshop, parts: token_scores(name, workshop, parts),
     )

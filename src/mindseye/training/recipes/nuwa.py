@@ -7,36 +7,32 @@ With a data set of one's own there are no strips: those are the corpus'.
 """
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mindseye.autoregression import NextToken
-from mindseye.codec import TokenCodec
 from mindseye.data.glyphs import Corpus
 from mindseye.data.scenes import paint
 from mindseye.networks.direction import DIRECTIONS, Plan, plan
 from mindseye.networks.nuwa_infinity import POCKET, NUWAInfinity, to_patches
-from mindseye.noise import Noise
 from mindseye.objective import Batch, Loss, Objective
 from mindseye.pictures import sheet
-from mindseye.pixels import to_images
-from mindseye.request import Request, Steps, drain
+from mindseye.request import Steps
 from mindseye.systems.nuwa import NUWAInfinity as System
-from mindseye.training.encodings import distinct, encode_all, fingerprint
-from mindseye.training.feeds import to_pixels
-from mindseye.training.recipe import Every, Feed, Optimizer, Recipe, Workshop
-from mindseye.training.recipes.parti import CODEC, read, words
+from mindseye.training.recipe import Feed, Optimizer, Recipe, Workshop
 from mindseye.training.recipes.stable_diffusion import PROMPTS
-from mindseye.training.tokens import TokenFeed, gather_tokens, token_scores
+from mindseye.training.recipes.writing import CODEC, Writing
+from mindseye.training.tokens import TakingTurns, TokenFeed, scene_tokens
 
-__all__ = ["CanvasFeed", "PatchByPatch", "nuwa_pocket"]
+__all__ = ["Canvases", "PatchByPatch", "nuwa_pocket"]
 
-NAME = "nuwa-pocket"
+NAME: Final = "nuwa-pocket"
 STRIPS: Final = 30_000
 """How many are painted."""
 THINGS: Final = 4
@@ -46,27 +42,22 @@ SIDE: Final = 64
 STRIP_PROMPTS: Final = ("a row of red hearts", "a row of owls, glossy 3d", "a row of blue stars on a yellow background")
 
 
-class CanvasFeed:
-    """Pictures, and strips at every third step.
+@final
+@dataclass(frozen=True)
+class Canvases:
+    """A feed that says what canvas its tokens are of.
 
-    Args:
-        pictures: Of two by two patches.
-        strips: Of `THINGS` patches in a row; None = there are none.
+    Attributes:
+        feed: Of tokens row by row.
+        patches: Rows and columns of patches.
     """
 
-    def __init__(self, pictures: TokenFeed, strips: TokenFeed | None) -> None:
-        self.pictures, self.strips = pictures, strips
+    feed: Feed
+    patches: tuple[int, int]
 
     def batch(self, step: int, size: int) -> Batch:
-        """``{"ids": B T, "text": B L, "patches": B 2}``, the last the canvas' rows and columns of patches."""
-        turn, place = divmod(step, 3)
-        wide = self.strips is not None and place == 2
-        if self.strips is None:
-            found = self.pictures.batch(step, size)
-        else:
-            found = self.strips.batch(turn, size) if wide else self.pictures.batch(2 * turn + place, size)
-        patches = torch.tensor((1, THINGS) if wide else (2, 2))
-        return {**found, "patches": patches.expand(size, 2)}
+        """``{"ids": B T, "text": B L, "patches": B 2}``."""
+        return {**self.feed.batch(step, size), "patches": torch.tensor(self.patches).expand(size, 2)}
 
 
 @final
@@ -121,67 +112,58 @@ class PatchByPatch(Objective):
         return self.told(batch, turn)
 
 
+WRITING: Final = Writing(name=NAME, network=lambda words: NUWAInfinity(POCKET), system=System, knobs={"top_k": 128})
+
+
 def _feed(workshop: Workshop) -> Steps[Feed]:
-    pictures = yield from gather_tokens(workshop, CODEC, partial(read, words(workshop)))
+    pictures = Canvases((yield from WRITING.feed(workshop)), (2, 2))
     if workshop.data is not None:
-        return CanvasFeed(pictures, None)
-    return CanvasFeed(pictures, (yield from _strips(workshop, STRIPS)))
+        return pictures
+    return TakingTurns(pictures, Canvases((yield from _strips(workshop, STRIPS)), (1, THINGS)), every=3)
 
 
 def _strips(workshop: Workshop, count: int) -> Steps[TokenFeed]:
-    """Strips of the corpus, painted and encoded when they are not yet."""
+    """Strips of the corpus."""
     corpus = Corpus.open(workshop.corpus)
-    codec: TokenCodec = workshop.parts(CODEC)
     scenes = [corpus.strip(index, THINGS) for index in range(count)]
 
-    def encode(start: int, stop: int) -> Tensor:
-        painted = [paint(scene, corpus.icons, SIDE, THINGS * SIDE) for scene in scenes[start:stop]]
-        return codec.to_ids(to_pixels(np.stack(painted)))
+    def painted(start: int, stop: int) -> NDArray[np.uint8]:
+        return np.stack([paint(scene, corpus.icons, SIDE, THINGS * SIDE)[None] for scene in scenes[start:stop]])
 
-    seen = fingerprint(workshop.part_files(CODEC))
-    path = workshop.cache / "encodings" / f"ids-{CODEC}-strips-{count}x{THINGS}-{seen}.npy"
-    ids = yield from encode_all(path, count, encode, stage="encode strips", kind=np.int16)
-    captions, where = distinct([scene.caption for scene in scenes])
-    text = read(words(workshop), captions).numpy().astype(np.int32)
-    return TokenFeed(ids, text, where, np.arange(count), seed=1)
+    captions = [scene.caption for scene in scenes]
+    name = f"shifted-strips-{count}x{THINGS}"
+    return (yield from scene_tokens(workshop, CODEC, WRITING.read(workshop), name, captions, painted, seed=1))
 
 
 def _objective(workshop: Workshop) -> PatchByPatch:
-    return PatchByPatch(NUWAInfinity(POCKET), read(words(workshop), [""]))
+    return PatchByPatch(NUWAInfinity(POCKET), WRITING.read(workshop)([""]))
 
 
 def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:
     """A picture of every prompt, and strips twice as long as any that was trained on, cut into squares."""
-    system = System(network=parts[NAME], codec=workshop.parts(CODEC), tokenizer=words(workshop))
-    options = system.Options(top_k=128)
-    images: list[Any] = []
-    for prompt in PROMPTS:
-        request = Request(prompt=prompt, size=(2 * SIDE, 2 * SIDE), seed=0, steps=1, guidance=3.0)
-        images += to_images(drain(system.synthesize(request, options, Noise([0]))))
+    system = WRITING.drawer(workshop, parts)
+    images = [image for prompt in PROMPTS for image in WRITING.drawn(system, prompt, size=(2 * SIDE, 2 * SIDE))]
     for prompt in STRIP_PROMPTS:
-        request = Request(prompt=prompt, size=(2 * THINGS * SIDE, SIDE), seed=0, steps=1, guidance=3.0)
-        strip = drain(system.synthesize(request, system.Options(top_k=128, direction="left"), Noise([0])))
-        images += to_images(torch.cat(strip.unflatten(3, (2 * THINGS, SIDE)).unbind(3)))
+        (strip,) = WRITING.drawn(system, prompt, size=(2 * THINGS * SIDE, SIDE), direction="left")
+        images += [strip.crop((left, 0, left + SIDE, SIDE)) for left in range(0, strip.width, SIDE)]
     return sheet(images)
 
 
 def _scores(workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
     """Held-out loss in bits a token from the top left, and what the text is worth of it."""
-    return token_scores(workshop, Planned(parts[NAME]), CODEC, partial(read, words(workshop)))
+    return WRITING.scores(workshop, {NAME: Planned(parts[NAME])})
 
 
 def nuwa_pocket() -> Recipe:
     """Needs vqgan-pocket and bpe-pocket; held-out bits a token are in the part's provenance."""
-    return Recipe(
-        name=NAME,
-        about="NUWA-Infinity over the tokens of vqgan-pocket: canvases of any size, in any direction",
+    return replace(
+        WRITING.recipe(
+            "NUWA-Infinity over the tokens of vqgan-pocket: canvases of any size, in any direction",
+            steps=8_000,
+            optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=100),
+        ),
         objective=_objective,
         feed=_feed,
-        steps=8_000,
-        batch=32,
-        optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=100),
-        ema=0.998,
-        every=Every(sample=1000, checkpoint=250),
         samples=_samples,
         scores=_scores,
     )

@@ -14,7 +14,7 @@ ViT-VQGAN (Yu et al. 2022, arXiv:2110.04627) is trained on the same objective; i
 dvae-pocket's.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Protocol
 
 import torch
@@ -41,8 +41,8 @@ from mindseye.training.recipe import Every, Feed, Optimizer, Recipe, Workshop
 from mindseye.training.recipes.vae import held_out_pixels, psnr
 
 __all__ = [
-    "Tokenising", "Tokens", "appearance", "token_feed", "token_samples", "token_scores", "vit_vqgan_pocket",
-    "vqgan_pocket",
+    "Tokenising", "Tokens", "appearance", "codec_recipe", "token_feed", "token_samples", "token_scores",
+    "vit_vqgan_pocket", "vqgan_pocket",
 ]  # fmt: skip
 
 PATCH = 4
@@ -234,36 +234,43 @@ def token_feed(workshop: Workshop) -> Steps[Feed]:
     return PictureFeed((yield from training_pictures(workshop)).pictures)
 
 
-def vqgan_pocket() -> Recipe:
-    """Needs clip-pocket; held-out figures as recorded in the part's provenance."""
+def codec_recipe(
+    name: str, about: str, objective: Callable[[Workshop], Objective], *, steps: int, optimizer: Optimizer
+) -> Recipe:
+    """A recipe of a codec of tokens: what it sees, how often it is looked at, and by which figures it is judged."""
     return Recipe(
-        name="vqgan-pocket",
-        about="VQGAN, 128x128 pictures to 16x16 tokens of 1024 codes",
-        objective=lambda workshop: Tokenising(VQGAN(POCKET), workshop.parts("clip-pocket")),
+        name=name,
+        about=about,
+        objective=objective,
         feed=token_feed,
-        steps=8000,
+        steps=steps,
         batch=16,
-        optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-3, warmup=150),
+        optimizer=optimizer,
         ema=0.998,
         every=Every(sample=1000, checkpoint=500),
-        samples=lambda workshop, parts: token_samples("vqgan-pocket", workshop, parts),
-        scores=lambda workshop, parts: token_scores("vqgan-pocket", workshop, parts),
+        samples=lambda workshop, parts: token_samples(name, workshop, parts),
+        scores=lambda workshop, parts: token_scores(name, workshop, parts),
+    )
+
+
+def vqgan_pocket() -> Recipe:
+    """Needs clip-pocket; held-out figures as recorded in the part's provenance."""
+    return codec_recipe(
+        "vqgan-pocket",
+        "VQGAN, 128x128 pictures to 16x16 tokens of 1024 codes",
+        lambda workshop: Tokenising(VQGAN(POCKET), workshop.parts("clip-pocket")),
+        steps=8000,
+        optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-3, warmup=150),
     )
 
 
 def vit_vqgan_pocket() -> Recipe:
     """Needs clip-pocket; held-out figures as recorded in the part's provenance."""
     name = "vit-vqgan-pocket"
-    return Recipe(
-        name=name,
-        about="ViT-VQGAN, 128x128 pictures to 16x16 tokens of 1024 codes",
-        objective=lambda workshop: Tokenising(ViTVQGAN(vit_vqgan.POCKET), workshop.parts("clip-pocket"), name=name),
-        feed=token_feed,
+    return codec_recipe(
+        name,
+        "ViT-VQGAN, 128x128 pictures to 16x16 tokens of 1024 codes",
+        lambda workshop: Tokenising(ViTVQGAN(vit_vqgan.POCKET), workshop.parts("clip-pocket"), name=name),
         steps=8000,
-        batch=16,
         optimizer=Optimizer(kind="muon", lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-3, warmup=300),
-        ema=0.998,
-        every=Every(sample=1000, checkpoint=500),
-        samples=lambda workshop, parts: token_samples(name, workshop, parts),
-        scores=lambda workshop, parts: token_scores(name, workshop, parts),
     )
