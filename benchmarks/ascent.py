@@ -14,7 +14,7 @@ fresh process, by its peak resident set.
 
     python benchmarks/ascent.py [--cuts 64] [--size 256] [--steps 5] [--chunk N] [--only time|memory] [--output FILE]
 
-Takes about 10 GB of memory. Writes benchmarks/results/ascent-<machine>.json, where what is not measured this time stays
+Takes about 12 GB of memory and, on two idle cores, some six minutes. Writes benchmarks/results/ascent-<machine>.json, where what is not measured this time stays
 as it was; with --tiny, only where --output says.
 """
 
