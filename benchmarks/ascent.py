@@ -1,9 +1,9 @@
 """How long a step of ascent takes, beside the loops that VQGAN-CLIP and Big Sleep were published with.
 
 Both sides paint with the same random networks at full size: a CLIP ViT-B/32 (transformers' on their side, ours with its
-numbers), the VQGAN f16 of 16,384 codes and BigGAN-deep. These two are our network objects on either side, which are
-torch's own convolutions where a gradient is wanted: theirs as built, ours laid out as the engine lays them out. The
-loops are written as published: cut after cut, each resampled by itself, all cuts one batch, one backward pass through
+numbers), the VQGAN f16 of 16,384 codes and BigGAN-deep. These two are our network objects on either side: theirs as
+built, with torch's own convolutions and norms in place of ours, ours laid out as the engine lays them out. The loops
+are written as published: cut after cut, each resampled by itself, all cuts one batch, one backward pass through
 everything. Big Sleep never freezes its networks, so that every step also works out gradients on their weights;
 "reference frozen" is the same without that. The text tower has no part in a step and is left out.
 
@@ -14,8 +14,8 @@ fresh process, by its peak resident set.
 
     python benchmarks/ascent.py [--cuts 64] [--size 256] [--steps 5] [--chunk N] [--only time|memory] [--output FILE]
 
-Takes about 12 GB of memory and, on two idle cores, some six minutes. Writes benchmarks/results/ascent-<machine>.json, where what is not measured this time stays
-as it was; with --tiny, only where --output says.
+Takes about 12 GB of memory and, on two idle cores, some six minutes. Writes benchmarks/results/ascent-<machine>.json,
+where what is not measured this time stays as it was; with --tiny, only where --output says.
 """
 
 import argparse
@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,7 +53,8 @@ from mindseye.critique.judge import Judge, judge
 from mindseye.critique.losses import LossName
 from mindseye.critique.targets import Aims, Targets
 from mindseye.engine.policy import Policy, arrange, reuse_memory
-from mindseye.networks import biggan, clip, vqgan
+from mindseye.networks import biggan, clip, vae, vqgan
+from mindseye.nn import resnet
 from mindseye.noise import Noise
 from mindseye.systems.big_sleep import BigSleep
 from mindseye.systems.vqgan_clip import VQGANCLIP
@@ -161,6 +163,15 @@ def painter(system: str, order: Order) -> Any:
 def arranged(network: Any) -> Any:
     """Laid out as the engine does."""
     return arrange(network, Policy(dtype=torch.float32, keep=False, memory_format=torch.channels_last))
+
+
+def plain(network: Any) -> Any:
+    """With torch's own layers, as their authors had them; for a process that does nothing else."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.__dict__["_conv_forward"] = partial(nn.Conv2d._conv_forward, module)
+    resnet.normed_silu = vae.normed_silu = lambda norm, x: F.silu(norm(x))  # pyright: ignore[reportAttributeAccessIssue]
+    return network
 
 
 def wanted(order: Order) -> Tensor:
@@ -395,7 +406,7 @@ def ready(system: str, name: str, order: Order, steps: int) -> Callable[[], obje
         reuse_memory()
         return ours(system, our_critic(order, None), arranged(network), order, steps)
     frozen = name == FROZEN or system == "vqgan-clip"
-    return Reference(system, their_critic(order), network, order, frozen=frozen).step
+    return Reference(system, their_critic(order), plain(network), order, frozen=frozen).step
 
 
 def proved(system: str, order: Order) -> dict[str, float]:
@@ -491,7 +502,7 @@ def main() -> None:
         "cuts": order.cuts, "steps": given.steps, "clock": given.clock,
         "chunk": {name: order.chunk_of(name) for name in given.systems},
         "networks": "tiny" if order.tiny else "CLIP ViT-B/32, VQGAN f16 of 16,384 codes, BigGAN-deep; random, float32",
-        "reference": "transformers' CLIP; our VQGAN and BigGAN objects, by torch.nn.functional.conv2d",
+        "reference": "transformers' CLIP; our VQGAN and BigGAN objects, with torch's own layers",
     }  # fmt: skip
     told = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
     found = {**{system: told[system] for system in SYSTEMS if system in told}, **found}
