@@ -49,9 +49,11 @@ def convolve(
     """`torch.nn.functional.conv2d` without groups or dilation, by the kernel that suits the shape."""
     kernel = kernel_for(x, weight, stride=stride, padding=padding)
     if torch.is_grad_enabled():
-        if weight.requires_grad or (bias is not None and bias.requires_grad):
+        learns = weight.requires_grad or (bias is not None and bias.requires_grad)
+        # Autocast has dtypes of its own on the way there, and none on the way back.
+        if learns or (x.requires_grad and torch.is_autocast_enabled(x.device.type)):
             return F.conv2d(x, weight, bias, stride, padding)
-        if x.requires_grad and not torch.is_autocast_enabled(x.device.type):
+        if x.requires_grad:
             return cast(Tensor, Frozen.apply(x, weight, bias, stride, padding, kernel))
     return _by(kernel, x, weight, bias, stride, padding)
 

@@ -153,6 +153,8 @@ def test_frozen_filters_of_any_shape_keep_nothing_of_what_came_in(side, stride, 
 
 def test_filters_and_biases_that_learn_are_torchs():
     x, weight, bias = random(1, 128, 64, 64).requires_grad_(), random(128, 128, 3, 3), random(128)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolve(x, weight, bias, padding=(1, 1)).grad_fn.name() == "ConvolutionBackward0"
     for learns in (weight, bias):
         learns.requires_grad_()
         assert type(convolve(x, weight, bias, padding=(1, 1)).grad_fn).__name__ == "ConvolutionBackward0"
