@@ -115,8 +115,8 @@ def normed_silu(norm: nn.GroupNorm, x: Float[Tensor, "B C *S"]) -> Float[Tensor,
     return silu(norm(x))
 
 
-_BLOCK = 1 << 17
-"""Numbers of a piece of a map: half a megabyte, of which three lie in a core's cache."""
+_BLOCK = 1 << 18
+"""Numbers of a piece of a map: a megabyte. Measured with 2 MB of cache a core; half of it is 5 % slower."""
 
 
 @final
@@ -151,7 +151,7 @@ class _NormedSilu(torch.autograd.Function):
             rows = [each[picture].permute(1, 2, 0).flatten(0, 1) for each in (x, grad, answer)]
             blocks = list(zip(*(each.split(max(1, _BLOCK // x.shape[1])) for each in rows), strict=True))
             sums = x.new_zeros(2, x.shape[1])
-            # Whatever is made of a block is made while it lies in the cache: twice as fast as map after map.
+            # Whatever is made of a block is made while it lies in the cache: 1.6 times as fast as map after map.
             for some, come, back in blocks:
                 torch.ops.aten.silu_backward.grad_input(
                     come, torch.addcmul(shift[picture], some, gain[picture]), grad_input=back
