@@ -1,23 +1,24 @@
 """How long a step of ascent takes, beside the loops that VQGAN-CLIP and Big Sleep were published with.
 
 Both sides paint with the same random networks at full size: a CLIP ViT-B/32 (transformers' on their side, ours with its
-numbers), the VQGAN f16 of 16,384 codes and BigGAN-deep. These two are our network objects on either side, which are
-torch's own convolutions where a gradient is wanted: theirs as built, ours laid out as the engine lays them out. The
-loops are written as published: cut after cut, each resampled by itself, all cuts one batch, one backward pass through
+numbers), the VQGAN f16 of 16,384 codes and BigGAN-deep. These two are our network objects on either side: theirs as
+built, with torch's own convolutions and norms in place of ours, ours laid out as the engine lays them out. The loops
+are written as published: cut after cut, each resampled by itself, all cuts one batch, one backward pass through
 everything. Big Sleep never freezes its networks, so that every step also works out gradients on their weights;
 "reference frozen" is the same without that. The text tower has no part in a step and is left out.
 
 First both are given the same picture and the same boxes: score and gradient must agree to 1e-4. Then they take turns,
-step by step, in one process. Peak memory is that of up to two steps in a process of its own, by its peak resident set.
+step by step, each in a process of its own, for ours has the system's memory handled as the engine has it
+(`mindseye.engine.policy.reuse_memory`), which holds for a whole process. Peak memory is that of up to two steps in a
+fresh process, by its peak resident set.
 
     python benchmarks/ascent.py [--cuts 64] [--size 256] [--steps 5] [--chunk N] [--only time|memory] [--output FILE]
 
-Takes about 10 GB of memory. Writes benchmarks/results/ascent-<machine>.json, where what is not measured this time stays
-as it was; with --tiny, only where --output says.
+Takes about 12 GB of memory and, on two idle cores, some six minutes. Writes benchmarks/results/ascent-<machine>.json,
+where what is not measured this time stays as it was; with --tiny, only where --output says.
 """
 
 import argparse
-import copy
 import json
 import math
 import os
@@ -26,8 +27,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,13 +53,15 @@ from mindseye.critique.judge import Judge, judge
 from mindseye.critique.losses import LossName
 from mindseye.critique.targets import Aims, Targets
 from mindseye.engine.policy import Policy, arrange, reuse_memory
-from mindseye.networks import biggan, clip, vqgan
+from mindseye.networks import biggan, clip, vae, vqgan
+from mindseye.nn import resnet
 from mindseye.noise import Noise
 from mindseye.systems.big_sleep import BigSleep
 from mindseye.systems.vqgan_clip import VQGANCLIP
 
 SYSTEMS = ("vqgan-clip", "big-sleep")
-MINE, THEIRS, FROZEN, FEW = "mindseye", "reference", "reference frozen", "mindseye chunk 16"
+MINE, THEIRS, FROZEN, FEW = "mindseye", "reference", "reference frozen", "mindseye chunk 8"
+READY = "ready"
 TIMED = {"vqgan-clip": (MINE, THEIRS), "big-sleep": (MINE, THEIRS, FROZEN)}
 WEIGHED = {"vqgan-clip": (MINE, FEW, THEIRS), "big-sleep": (MINE, FEW, THEIRS, FROZEN)}
 TOLERANCE = 1e-4
@@ -158,6 +163,15 @@ def painter(system: str, order: Order) -> Any:
 def arranged(network: Any) -> Any:
     """Laid out as the engine does."""
     return arrange(network, Policy(dtype=torch.float32, keep=False, memory_format=torch.channels_last))
+
+
+def plain(network: Any) -> Any:
+    """With torch's own layers, as their authors had them; for a process that does nothing else."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.__dict__["_conv_forward"] = partial(nn.Conv2d._conv_forward, module)
+    resnet.normed_silu = vae.normed_silu = lambda norm, x: F.silu(norm(x))  # pyright: ignore[reportAttributeAccessIssue]
+    return network
 
 
 def wanted(order: Order) -> Tensor:
@@ -385,28 +399,34 @@ def agree(system: str, critic: ClipCritic, reference: Reference, order: Order) -
     return errors
 
 
-def timed(system: str, order: Order, steps: int, clock: str) -> dict[str, Any]:
+def ready(system: str, name: str, order: Order, steps: int) -> Callable[[], object]:
+    """A function that takes one of so many steps, as one of the variants does."""
+    network = painter(system, order)
+    if name.startswith(MINE):
+        reuse_memory()
+        return ours(system, our_critic(order, None), arranged(network), order, steps)
+    frozen = name == FROZEN or system == "vqgan-clip"
+    return Reference(system, their_critic(order), plain(network), order, frozen=frozen).step
+
+
+def proved(system: str, order: Order) -> dict[str, float]:
+    """See `agree`."""
+    theirs = their_critic(order)
+    reference = Reference(system, theirs, painter(system, order), order, frozen=True)
+    return agree(system, our_critic(order, theirs), reference, order)
+
+
+def timed(system: str, order: Order, given: argparse.Namespace) -> dict[str, Any]:
     """Seconds a step of everyone, in turns, the first not counted."""
-    now = CLOCKS[clock]
-    theirs, network = their_critic(order), painter(system, order)
-    critic = our_critic(order, theirs)
-    references = {
-        name: Reference(system, theirs, network, order, frozen=name == FROZEN or system == "vqgan-clip")
-        for name in TIMED[system]
-        if name != MINE
-    }
-    errors = agree(system, critic, references[THEIRS], order)
-    runs: dict[str, Callable[[], object]] = {
-        MINE: ours(system, critic, arranged(copy.deepcopy(network)), order, steps + 1)
-    }
-    runs |= {name: each.step for name, each in references.items()}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(steps + 1):
-        for name, run in runs.items():
-            start = now()
-            run()
-            if turn:
-                times[name].append(now() - start)
+    errors = proved(system, order)
+    times: dict[str, list[float]] = {name: [] for name in TIMED[system]}
+    with ExitStack() as stack:
+        runs = {name: stack.enter_context(_waiting(system, name, given)) for name in times}
+        for turn in range(given.steps + 1):
+            for name, run in runs.items():
+                spent = run()
+                if turn:
+                    times[name].append(spent)
     middle = {name: statistics.median(each) for name, each in times.items()}
     rows: dict[str, Any] = {
         name: {
@@ -417,24 +437,27 @@ def timed(system: str, order: Order, steps: int, clock: str) -> dict[str, Any]:
             "size timed": order.size,
             "times faster than the reference": middle[THEIRS] / middle[name],
         }
-        for name in runs
+        for name in times
     }
     return rows | {"errors": errors}
 
 
+def wait(system: str, name: str, order: Order, steps: int, clock: str) -> None:
+    """Take a step for every line that comes in, and say how long it took."""
+    now, step = CLOCKS[clock], ready(system, name, order, steps)
+    print(READY, flush=True)
+    for _ in sys.stdin:
+        start = now()
+        step()
+        print(now() - start, flush=True)
+
+
 def weigh(system: str, name: str, order: Order, steps: int) -> dict[str, float]:
     """The memory of so many steps, in this process."""
-    mine = name.startswith(MINE)
-    if not mine:  # imports are not loading
+    if not name.startswith(MINE):  # imports are not loading
         import transformers.models.clip.modeling_clip  # noqa: F401
     before = peak()
-    network = painter(system, order)
-    if mine:
-        reuse_memory()
-        step = ours(system, our_critic(order, None), arranged(network), order, steps)
-    else:
-        frozen = name == FROZEN or system == "vqgan-clip"
-        step = Reference(system, their_critic(order), network, order, frozen=frozen).step
+    step = ready(system, name, order, steps)
     loaded = peak()
     for _ in range(steps):
         step()
@@ -456,6 +479,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="where the numbers go")
     parser.add_argument("--only", choices=("time", "memory"), help="measure one of the two")
     parser.add_argument("--weigh", nargs=2, metavar=("SYSTEM", "NAME"), help="memory, in this process, as JSON")
+    parser.add_argument("--wait", nargs=2, metavar=("SYSTEM", "NAME"), help="a step for every line of standard input")
     return parser.parse_args()
 
 
@@ -469,13 +493,16 @@ def main() -> None:
     if given.weigh:
         print(json.dumps(weigh(*given.weigh, order, min(given.steps, 2))))
         return
+    if given.wait:
+        wait(*given.wait, order, given.steps + 1, given.clock)
+        return
     path = given.output or (None if given.tiny else peers.results("ascent"))
     found: dict[str, Any] = {
         "machine": peers.machine(), "torch": torch.__version__, "threads": given.threads, "size": order.size,
         "cuts": order.cuts, "steps": given.steps, "clock": given.clock,
         "chunk": {name: order.chunk_of(name) for name in given.systems},
         "networks": "tiny" if order.tiny else "CLIP ViT-B/32, VQGAN f16 of 16,384 codes, BigGAN-deep; random, float32",
-        "reference": "transformers' CLIP; our VQGAN and BigGAN objects, by torch.nn.functional.conv2d",
+        "reference": "transformers' CLIP; our VQGAN and BigGAN objects, with torch's own layers",
     }  # fmt: skip
     told = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
     found = {**{system: told[system] for system in SYSTEMS if system in told}, **found}
@@ -487,7 +514,7 @@ def main() -> None:
         if given.only != "time":
             measured |= {name: _weighed(system, name, given) for name in WEIGHED[system]}
         if given.only != "memory":
-            for name, row in timed(system, order, given.steps, given.clock).items():
+            for name, row in timed(system, order, given).items():
                 measured.setdefault(name, {}).update(row)
         rows = found.setdefault(system, {})
         for name, row in measured.items():
@@ -498,15 +525,46 @@ def main() -> None:
             path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
+def _command(what: str, system: str, name: str, given: argparse.Namespace) -> list[str]:
+    """This program, for one variant."""
+    command = [
+        sys.executable, __file__, what, system, name, "--cuts", str(given.cuts), "--size", str(given.size),
+        "--threads", str(given.threads), "--steps", str(given.steps), "--clock", given.clock,
+        *(["--tiny"] if given.tiny else []),
+    ]  # fmt: skip
+    chunk = 8 if name == FEW else given.chunk
+    return command if chunk is None else [*command, "--chunk", str(chunk)]
+
+
+@contextmanager
+def _waiting(system: str, name: str, given: argparse.Namespace) -> Iterator[Callable[[], float]]:
+    """A process that takes a step when it is told to; gives what tells it, which answers with the seconds."""
+    with subprocess.Popen(
+        _command("--wait", system, name, given), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        talk, hear = cast(Any, process.stdin), cast(Any, process.stdout)
+
+        def heard() -> str:
+            line = hear.readline()
+            if not line:
+                sys.exit(f"{system}, {name}: the process ended")
+            return line.strip()
+
+        def run() -> float:
+            print(file=talk, flush=True)
+            return float(heard())
+
+        try:
+            if heard() != READY:
+                sys.exit(f"{system}, {name}: not understood")
+            yield run
+        finally:
+            process.kill()
+
+
 def _weighed(system: str, name: str, given: argparse.Namespace) -> dict[str, float]:
     """The memory of one variant, in a fresh process."""
-    command = [
-        sys.executable, __file__, "--weigh", system, name, "--cuts", str(given.cuts), "--size", str(given.size),
-        "--threads", str(given.threads), "--steps", str(given.steps), *(["--tiny"] if given.tiny else []),
-    ]  # fmt: skip
-    chunk = 16 if name == FEW else given.chunk
-    command += [] if chunk is None else ["--chunk", str(chunk)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(_command("--weigh", system, name, given), capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{system}, {name}: {done.stderr.strip()}")
     return json.loads(done.stdout.splitlines()[-1])

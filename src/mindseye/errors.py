@@ -54,6 +54,10 @@ class UsageError(MindseyeError):
     http_status = 400
 
 
+_MOST = 100
+"""Names that a message lists; of more than that, half as many."""
+
+
 class UnknownName(UsageError):
     """A name that is in no table.
 
@@ -69,7 +73,8 @@ class UnknownName(UsageError):
     def __init__(self, kind: str, asked: str, possible: Iterable[str], *, hint: str = "") -> None:
         self.kind, self.asked, self.possible = kind, asked, tuple(possible)
         self.nearest = nearest(asked, self.possible)
-        known = ", ".join(self.possible) or "none"
+        known = ", ".join(self.possible if len(self.possible) <= _MOST else self.possible[: _MOST // 2]) or "none"
+        known += f" and {len(self.possible) - _MOST // 2} more" if len(self.possible) > _MOST else ""
         super().__init__(
             f"there is no {kind} named {asked!r}; known: {known}",
             hint=hint or (f"did you mean {self.nearest!r}?" if self.nearest else ""),

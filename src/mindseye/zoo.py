@@ -289,7 +289,12 @@ ZOO: tuple[Card, ...] = (
     Card(
         name="textgan-pocket",
         system="mindseye.systems.gan:TextGAN",
-        parts={"generator": Pocket("textgan"), "text": Pocket("clip"), "tokenizer": Pocket("bpe", length=32)},
+        parts={
+            "generator": Pocket("textgan"),
+            "text": Pocket("clip"),
+            "words": Pocket("bpe", length=32),
+            **_LISTENS,
+        },  # fmt: skip
         native=(64, 64),
         multiple=1,
         licence="Apache-2.0",

@@ -76,3 +76,15 @@ def test_the_links_lead_somewhere() -> None:
     assert links
     for link in links:
         assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_the_python_of_the_painting_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/guides/painting.md").read_text(encoding="utf-8")
+    drawing, canvas = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(drawing, "painting.md", "exec"), {})
+    assert (tmp_path / "castle.png").is_file()
+    named: dict[str, object] = {}
+    exec(compile(canvas, "painting.md", "exec"), named)
+    pixels = named["pixels"]
+    assert pixels.shape == (1, 3, 64, 64) and pixels.square().mean() < 0.3  # type: ignore[attr-defined]

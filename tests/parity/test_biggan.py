@@ -4,8 +4,10 @@
 line; nothing of ours takes part in it.
 """
 
+import importlib.util
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,7 +80,7 @@ def state():
 
 
 def paint(state, z, classes, truncation, *, repaired=False):
-    """The release's forward pass, one line after the other."""
+    """The release's forward pass, one line after the other; with three axes Big Sleep's: a row for each site."""
 
     def weight(name):
         whole = state[f"{name}.weight_orig"]
@@ -103,8 +105,9 @@ def paint(state, z, classes, truncation, *, repaired=False):
             scale, offset = 1 + told @ weight(f"{name}.scale").T, told @ weight(f"{name}.offset").T
         return (x - mean) / torch.sqrt(variance + 1e-4) * scale[:, :, None, None] + offset[:, :, None, None]
 
-    told = torch.cat([z, classes @ state["embeddings.weight"].T], 1)
-    x = told @ weight("generator.gen_z").T + state["generator.gen_z.bias"]
+    told = torch.cat([z, classes @ state["embeddings.weight"].T], -1)
+    rows = [told] * (1 + len(LAYERS)) if told.ndim == 2 else told.unbind(1)
+    x = rows[0] @ weight("generator.gen_z").T + state["generator.gen_z.bias"]
     x = x.view(-1, 4, 4, 16 * WIDTH).permute(0, 3, 1, 2)
     place = 0
     for number, (up, _, out) in enumerate(LAYERS):
@@ -120,7 +123,7 @@ def paint(state, z, classes, truncation, *, repaired=False):
             place += 1
         base, before = f"generator.layers.{place}", x
         for k in range(4):
-            x = F.relu(normed(x, f"{base}.bn_{k}", told))
+            x = F.relu(normed(x, f"{base}.bn_{k}", rows[1 + number]))
             if up and k == 1:
                 x = F.interpolate(x, scale_factor=2)
             x = F.conv2d(x, weight(f"{base}.conv_{k}"), state[f"{base}.conv_{k}.bias"], padding=int(k in (1, 2)))
@@ -164,6 +167,41 @@ def test_the_release_errs_where_the_facts_say(network, given, truncation):
     """Swapped weights between rows, and row 28 for 0.58, row 46 for 0.94."""
     with torch.no_grad():
         assert (network(*given, truncation, compat=True) - network(*given, truncation)).abs().max() > 1e-3
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Noise and a mixture of classes for every site, of two pictures."""
+    generator = torch.Generator().manual_seed(2)
+    shape = (2, 1 + len(LAYERS))
+    return torch.randn(*shape, Z, generator=generator), torch.rand(*shape, CLASSES, generator=generator)
+
+
+def test_each_site_hears_its_row_as_in_big_sleep(state, network, rows):
+    """Row 0 the first layer, row k the k-th block, whatever attention stands between."""
+    with torch.no_grad():
+        theirs = paint(state, rows[0].double(), rows[1].double(), 1.0)
+        assert (network(*rows, 1.0) - theirs).abs().max() < 1e-5
+        assert (network(rows[0].flip(1), rows[1], 1.0) - theirs).abs().max() > 1e-2
+
+
+def test_big_sleep_itself(network, rows):
+    """Its own code, by file: the package's import asks for CUDA."""
+    pytest.importorskip("boto3")
+    found = importlib.util.find_spec("big_sleep")
+    if found is None or found.origin is None:
+        pytest.skip("big_sleep is not installed")
+    file = importlib.util.spec_from_file_location("big_sleep_biggan", Path(found.origin).with_name("biggan.py"))
+    peer = importlib.util.module_from_spec(file)
+    file.loader.exec_module(peer)
+    theirs, told = layout.to_release(network)
+    other = peer.BigGAN(peer.BigGANConfig.from_dict(told))
+    other.load_state_dict(theirs)
+    other.eval()
+    with torch.no_grad():
+        for picture in range(2):
+            alone = [each[picture] for each in rows]
+            assert (other(*alone, 1.0) - network(*rows, 1.0)[picture : picture + 1]).abs().max() < 1e-5
 
 
 def test_back_to_the_release(state, network, given):

@@ -146,6 +146,24 @@ def test_pooling():
     torch.testing.assert_close(ours, theirs)
 
 
+def test_cubic_is_resize_rights():
+    peer = pytest.importorskip("resize_right")
+    methods = pytest.importorskip("resize_right.interp_methods")
+    x, y = (picture().requires_grad_() for _ in range(2))
+    for left, top, wide, high in BOXES[:5].int().tolist():
+        ours = take(x, torch.tensor([left, top, wide, high]).float().expand(2, 1, 4), SIZE, "cubic")[:, 0]
+        # What lies beyond a crop is 0 there; black is -1 here.
+        crop = y[..., top : top + high, left : left + wide] + 1
+        theirs = peer.resize(
+            crop, out_shape=(*crop.shape[:2], SIZE, SIZE), interp_method=methods.cubic, pad_mode="constant"
+        )
+        torch.testing.assert_close(ours, theirs - 1, rtol=1e-5, atol=1e-5)
+        (mine,), (wanted,) = (
+            torch.autograd.grad((value**3).sum(), leaf) for value, leaf in ((ours, x), (theirs - 1, y))
+        )
+        torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_a_view_of_the_whole_is_a_padded_square():
     x, y = (picture().requires_grad_() for _ in range(2))
     ours = take(x, torch.tensor([0.0, -2, 44, 44]).expand(2, 1, 4), SIZE, "cubic")[:, 0]

@@ -4,14 +4,17 @@ Isola et al. 2016 (arXiv:1611.07004): of a pair, the painted target must not be 
 is shown beside it, and must lie near it. Zhu et al. 2017 (arXiv:1703.10593): without pairs, going there and back must
 give the picture one came from.
 
-Deviation: CycleGAN shows its judges paintings of up to fifty steps ago; a step that remembers others cannot be resumed
-exactly, so ours see this step's only.
+CycleGAN's judges are shown paintings of the past beside this step's, so that they do not forget what they once saw
+through (Shrivastava et al. 2016, arXiv:1612.07828). The fifty that are remembered are part of the objective's state: a
+resumed run remembers the same.
 """
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from typing import final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn import functional as F
@@ -21,7 +24,7 @@ from mindseye.adversarial.losses import CONTESTS, Kind
 from mindseye.adversarial.objective import DISCRIMINATOR, GENERATOR, frozen
 from mindseye.objective import Batch, Loss, Objective
 
-__all__ = ["Cycling", "Pairing"]
+__all__ = ["Cycling", "Pairing", "Past"]
 
 
 class Pairing(Objective):
@@ -79,6 +82,48 @@ class Pairing(Objective):
         return Loss(fooled + self.near * distance, {"l1": float(distance.detach()), "fooled": float(fooled.detach())})
 
 
+@final
+class Past(nn.Module):
+    """Paintings that are remembered; saved and loaded with whatever holds it.
+
+    Args:
+        most: How many; 0 remembers none.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.kept: list[Tensor] = []
+
+    def exchange(self, pixels: Float[Tensor, "B 3 H W"], generator: torch.Generator) -> Float[Tensor, "B 3 H W"]:
+        """Each picture, or half of the time one of the past, whose place it takes; all of them until there are enough.
+
+        Args:
+            pixels: Without a gradient.
+            generator: Decides.
+        """
+        if not self.most:
+            return pixels
+        shown = []
+        for picture in pixels.detach():
+            stays, place = torch.rand((2,), generator=generator).tolist()
+            if len(self.kept) < self.most:
+                self.kept.append(picture.clone())
+            elif stays < 0.5:
+                place = int(place * self.most)
+                picture, self.kept[place] = self.kept[place].to(picture), picture.clone()
+            shown.append(picture)
+        return torch.stack(shown)
+
+    def get_extra_state(self) -> Tensor:
+        """The pictures."""
+        return torch.stack(self.kept) if self.kept else torch.empty(0)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Remember these."""
+        self.kept = list(state.clone())
+
+
 class Cycling(Objective):
     """CycleGAN.
 
@@ -91,6 +136,7 @@ class Cycling(Objective):
         cycle: Weight of the way there and back; 10 in the paper.
         identity: Weight of leaving alone what is of the kind already, as a share of ``cycle``; 0.5 in the paper.
         policies: How what the judges see is changed.
+        past: How many paintings of each kind are remembered for the judges; 50 in the paper.
     """
 
     def __init__(
@@ -104,8 +150,10 @@ class Cycling(Objective):
         cycle: float = 10.0,
         identity: float = 0.5,
         policies: tuple[Policy, ...] = (),
+        past: int = 50,
     ) -> None:
         super().__init__()
+        self.past_there, self.past_back = Past(past), Past(past)
         self.there, self.back, self.judge_there, self.judge_back = there, back, judge_there, judge_back
         self.names, self.cycle, self.identity, self.policies = names, cycle, identity, policies
 
@@ -128,7 +176,8 @@ class Cycling(Objective):
 
         if turn == DISCRIMINATOR:
             with torch.no_grad():
-                to_second, to_first = self.there(first), self.back(second)
+                to_second = self.past_there.exchange(self.there(first), self.generator)
+                to_first = self.past_back.exchange(self.back(second), self.generator)
             total = first.new_zeros(())
             for judge, real, fake in ((self.judge_there, second, to_second), (self.judge_back, first, to_first)):
                 total = total + 0.5 * (contest.real(look(judge, real)) + contest.fake(look(judge, fake)))

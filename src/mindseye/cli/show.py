@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mindseye.cli.terminal import put_json, say
-from mindseye.errors import ImageError, MindseyeError
+from mindseye.errors import ImageError, MindseyeError, UsageError
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".gif", ".bmp")
 
@@ -21,8 +22,14 @@ def show(
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="One JSON object a picture on stdout.")] = False,
+    disco: Annotated[
+        bool, typer.Option("--disco", help="As a settings file of Disco Diffusion, for a picture of ours.")
+    ] = False,
 ) -> None:
     """Say how a picture was made."""
+    if disco:
+        put_json(_settings(files))
+        return
     several = len(files) > 1 or any(file.is_dir() for file in files)
     worst: MindseyeError | None = None
     for number, file in enumerate(_each(files)):
@@ -51,6 +58,29 @@ def _each(files: list[Path]) -> Iterator[Path]:
             yield from sorted(one for one in file.iterdir() if one.suffix.lower() in _PICTURES and one.is_file())
         else:
             yield file
+
+
+def _settings(files: list[Path]) -> dict[str, Any]:
+    """What Disco Diffusion would have written beside a picture of ours."""
+    from PIL import Image
+
+    from mindseye.metadata import read
+    from mindseye.metadata.disco import to_settings
+    from mindseye.request import from_json
+
+    if len(files) != 1:
+        raise UsageError(f"settings are of one picture, not of {len(files)}")
+    found = read(files[0])
+    if found is None or found.account is None:
+        raise ImageError(f"{files[0]} was not drawn by mindseye, or does not say how")
+
+    def named(path: str, sha256: str) -> Image.Image:
+        image = Image.new("RGB", (1, 1))
+        image.info["path"] = path
+        return image
+
+    request = from_json(found.account.request, named)
+    return to_settings(replace(request, seed=found.fields.get("seed", request.seed)))
 
 
 def _about(file: Path) -> dict[str, Any]:

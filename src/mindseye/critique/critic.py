@@ -87,7 +87,7 @@ class ClipCritic:
         """
         weight = self.clip.text_tower.embedding.weight
         pixels = pixels.to(weight.device, weight.dtype)
-        return F.normalize(self.clip.image(pixels.contiguous(memory_format=torch.channels_last)).float(), dim=1)
+        return F.normalize(self.clip.image(pixels).float(), dim=1)
 
 
 def critics_of(*pairs: tuple[CLIP | None, Tokenizer | None]) -> tuple[ClipCritic, ...]:

@@ -22,7 +22,10 @@ from mindseye.noise import Noise
 from mindseye.pictures import open_image
 from mindseye.pixels import from_image
 
-__all__ = ["Aims", "Targets", "Wish", "embed", "parse", "wishes"]
+__all__ = ["GIVEN", "Aims", "Targets", "Wish", "embed", "given_or_opened", "parse", "wishes"]
+
+GIVEN = "\0the picture given"
+"""What a wish for a request's own picture is called: no file can be."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def embed(
         ImageError: A picture that cannot be read, or an address: nothing is downloaded here.
     """
     found = scaled(found, normal)
-    pictures = {each.text: (look or _opened)(each.text) for each in found if each.kind == "image"}
+    pictures = {each.text: (look or given_or_opened(None))(each.text) for each in found if each.kind == "image"}
     words = [each.text for each in found if each.kind == "text"]
     aims = []
     for critic in critics:
@@ -103,10 +106,20 @@ def embed(
     return Targets(tuple(aims), found)
 
 
-def _opened(path: str) -> Image.Image:
-    if "://" in path:
-        raise ImageError(f"{path!r:.120} is an address; pictures are read from files", hint="download it first")
-    return open_image(path)
+def given_or_opened(image: Image.Image | None) -> Callable[[str], Image.Image]:
+    """Opens pictures by what a wish says: the one given by the name `GIVEN`, the others from their files.
+
+    The function raises ImageError for what cannot be read, and for an address: nothing is downloaded here.
+    """
+
+    def look(path: str) -> Image.Image:
+        if path == GIVEN and image is not None:
+            return image
+        if "://" in path:
+            raise ImageError(f"{path!r:.120} is an address; pictures are read from files", hint="download it first")
+        return open_image(path)
+
+    return look
 
 
 def _seen(

@@ -208,7 +208,7 @@ def _lost(plain: Mapping[str, Any], prompts: Mapping[int, str]) -> list[str]:
     if image := text_of(plain.get("init_image")):
         said.append(f"it started from the picture {image[:200]}: name it with --image")
     if plain.get("image_prompts"):
-        said.append("it went towards other pictures, which are not kept: name one with --image and picture=aim")
+        said.append("it went towards other pictures, which are not kept: name them with --set images=FILE:WEIGHT")
     if len(prompts) > 1:
         said.append(f"it has prompts for {len(prompts)} frames: the first is drawn")
     if plain.get("fuzzy_prompt") is True:

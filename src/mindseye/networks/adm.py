@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from mindseye.networks.unet import zeroed
 from mindseye.nn.attention import attend
 from mindseye.nn.embeddings import sinusoidal
-from mindseye.nn.layers import Conv2d, Linear, added, silu
+from mindseye.nn.layers import Conv2d, Linear, added, normed_silu, silu
 from mindseye.nn.resnet import Downsample, Upsample
 from mindseye.shapes import Sigma
 
@@ -201,7 +201,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"], embedding: Float[Tensor, "B E"]) -> Float[Tensor, "B C2 H2 W2"]:
         """``embedding`` is already through its SiLU: the network computes that once for all blocks."""
-        h = silu(self.norm1(x))
+        h = normed_silu(self.norm1, x)
         if self.resample is not None:
             h, x = _resampled(h, self.resample), _resampled(x, self.resample)
         h = self.conv1(h)
@@ -329,5 +329,5 @@ class ADM(nn.Module):
             for stage in level.stages:  # type: ignore[union-attr]
                 h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
             h = level.after(h, embedding)  # type: ignore[operator]
-        h = self.conv_out(silu(self.norm_out(h)))
+        h = self.conv_out(normed_silu(self.norm_out, h))
         return h if self.config.patch == 1 else F.pixel_shuffle(h, self.config.patch)

@@ -13,19 +13,36 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindseye.nn.attention import attend
+from mindseye.nn.convolution import convolve
 
 EXPANSION = 4
 """Channels of a bottleneck's output for each channel inside it."""
 
 
 @final
-class ConvNorm(nn.Sequential):
-    """Convolution without bias, then batch normalisation."""
+class ConvNorm(nn.Module):
+    """Convolution without bias, then batch normalisation; one convolution where neither learns."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, out, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(out)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        """Convolve and normalise."""
+        conv, norm = self.conv, self.norm
+        mean, variance, weight = norm.running_mean, norm.running_var, conv.weight
+        learns = torch.is_grad_enabled() and any(each.requires_grad for each in self.parameters())
+        if norm.training or learns or mean is None or variance is None or not x.dtype == weight.dtype == torch.float32:
+            return norm(conv(x))
+        gain = norm.weight * (variance + norm.eps).rsqrt()
+        stride, padding = (conv.stride[0], conv.stride[1]), (conv.kernel_size[0] // 2, conv.kernel_size[1] // 2)
+        return convolve(x, weight * gain[:, None, None, None], norm.bias - mean * gain, stride=stride, padding=padding)
+
+
+def _relu(x: Tensor) -> Tensor:
+    """In place, but where a gradient is wanted: views that a function of our own made cannot be changed then."""
+    return F.relu(x, inplace=not torch.is_grad_enabled())
 
 
 @final
@@ -50,7 +67,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """One residual step."""
-        inner = self.spatial(self.reduce(x).relu_()).relu_()
+        inner = _relu(self.spatial(_relu(self.reduce(x))))
         if self.stride > 1:
             x, inner = F.avg_pool2d(x, self.stride), F.avg_pool2d(inner, self.stride)
         return (self.expand(inner) + (x if self.shortcut is None else self.shortcut(x))).relu_()
@@ -115,7 +132,7 @@ class ModifiedResNet(nn.Module):
         """Embeds pictures that are already normalised."""
         x = x.contiguous(memory_format=torch.channels_last)  # 1.6 times as fast to train on a CPU, no slower elsewhere
         for layer in self.stem:
-            x = layer(x).relu_()
+            x = _relu(layer(x))
         x = F.avg_pool2d(x, 2)
         for block in self.blocks:
             x = block(x)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from mindseye.nn.attention import Attention
 from mindseye.nn.embeddings import sinusoidal
-from mindseye.nn.layers import Conv2d, Linear, added, silu
+from mindseye.nn.layers import Conv2d, Linear, added, normed_silu
 from mindseye.nn.resnet import Downsample, ResBlock, Upsample
 from mindseye.shapes import Latents, Sigma, TextTokens
 
@@ -379,4 +379,4 @@ class UNet(nn.Module):
         x = self.middle(skips[-1], embedding, tokens)
         for level in reversed(self.up):
             x = level(x, skips, embedding, tokens)
-        return self.conv_out(silu(self.norm_out(x)))
+        return self.conv_out(normed_silu(self.norm_out, x))

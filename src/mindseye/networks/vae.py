@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindseye.nn.attention import Attention
-from mindseye.nn.layers import Conv2d, added, silu
+from mindseye.nn.layers import Conv2d, added, normed_silu
 from mindseye.nn.resnet import Downsample, ResBlock, Upsample
 from mindseye.shapes import Latents, Pixels, check_sides
 
@@ -158,7 +158,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.levels:
             x = level(x)
-        return self.conv_out(silu(self.norm_out(self.middle(x))))
+        return self.conv_out(normed_silu(self.norm_out, self.middle(x)))
 
 
 @final
@@ -192,7 +192,7 @@ class Decoder(nn.Module):
         x = self.middle(self.conv_in(z))
         for level in reversed(self.levels):
             x = level(x)
-        return self.conv_out(silu(self.norm_out(x)))
+        return self.conv_out(normed_silu(self.norm_out, x))
 
 
 @final

@@ -48,11 +48,26 @@ def convolve(
 ) -> Float[Tensor, "B D H2 W2"]:
     """`torch.nn.functional.conv2d` without groups or dilation, by the kernel that suits the shape."""
     kernel = kernel_for(x, weight, stride=stride, padding=padding)
-    if bias is not None and bias.requires_grad and torch.is_grad_enabled():
-        kernel = "torch"
+    if torch.is_grad_enabled():
+        learns = weight.requires_grad or (bias is not None and bias.requires_grad)
+        # Autocast has dtypes of its own on the way there, and none on the way back.
+        if learns or (x.requires_grad and torch.is_autocast_enabled(x.device.type)):
+            return F.conv2d(x, weight, bias, stride, padding)
+        if x.requires_grad:
+            return cast(Tensor, Frozen.apply(x, weight, bias, stride, padding, kernel))
+    return _by(kernel, x, weight, bias, stride, padding)
+
+
+def _by(
+    kernel: Kernel,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> Tensor:
     if kernel == "winograd":
-        follows = torch.is_grad_enabled() and x.requires_grad
-        return cast(Tensor, Frozen.apply(x, weight, bias)) if follows else winograd(x, weight, bias)
+        return winograd(x, weight, bias)
     if kernel == "patches":
         return by_patches(x, weight, bias, stride=stride, padding=padding)
     return F.conv2d(x, weight, bias, stride, padding)
@@ -85,19 +100,39 @@ def kernel_for(x: Tensor, weight: Tensor, *, stride: tuple[int, int], padding: t
 
 @final
 class Frozen(torch.autograd.Function):
-    """`winograd` with a gradient on what comes in, and none on weights."""
+    """A convolution with a gradient on what comes in, which it does not keep as torch does, and none on weights."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        kernel: Kernel,
+    ) -> Tensor:
         """Convolve."""
         ctx.save_for_backward(weight)
-        return winograd(x, weight, bias)
+        ctx.how = x.shape[2:], stride, padding, kernel
+        return _by(kernel, x, weight, bias, stride, padding)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         """Convolve back; this, too, may be followed."""
         (weight,) = ctx.saved_tensors
-        return cast(Tensor, Frozen.apply(grads[0], weight.flip(2, 3).transpose(0, 1), None)), None, None
+        sides, stride, padding, kernel = ctx.how
+        if kernel == "winograd":
+            back = convolve(grads[0], weight.flip(2, 3).transpose(0, 1), padding=(1, 1))
+        else:
+            left = tuple(
+                side - ((out - 1) * step - 2 * pad + reach)
+                for side, out, step, pad, reach in zip(
+                    sides, grads[0].shape[2:], stride, padding, weight.shape[2:], strict=True
+                )
+            )
+            back = F.conv_transpose2d(grads[0], weight, None, stride, padding, left)
+        return back, None, None, None, None, None
 
 
 @lru_cache(maxsize=1)

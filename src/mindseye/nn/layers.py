@@ -10,9 +10,10 @@ Names, shapes and starting values of their parameters are torch's, and so is wha
   autoencoder that only decodes, never leaves its file.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Any, cast, final
 
 import torch
 from jaxtyping import Float
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from mindseye.nn.casting import convert
 from mindseye.nn.convolution import convolve
 
-__all__ = ["Conv2d", "Later", "Linear", "added", "settle", "silu"]
+__all__ = ["Conv2d", "Later", "Linear", "added", "normed_silu", "settle", "silu"]
 
 
 @final
@@ -98,6 +99,77 @@ class Conv2d(nn.Conv2d):
 def silu(x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
     """x sigmoid(x), in the memory of ``x`` unless a gradient needs it: for what nobody else holds."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def normed_silu(norm: nn.GroupNorm, x: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
+    """``silu(norm(x))``.
+
+    Where a gradient is wanted and the norm does not learn, only ``x`` is kept for it, and what the norm made of ``x``
+    is made again: an autoencoder that is painted with then holds half as many maps.
+    """
+    learns = norm.weight.requires_grad or norm.bias.requires_grad
+    # In half precision it would not be the same again: the kernel rounds once, and two factors twice.
+    exact = norm.weight.dtype == x.dtype and x.dtype in (torch.float32, torch.float64)
+    if exact and torch.is_grad_enabled() and x.requires_grad and not learns:
+        return cast(Tensor, _NormedSilu.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps))
+    return silu(norm(x))
+
+
+_BLOCK = 1 << 18
+"""Numbers of a piece of a map: a megabyte. Measured with 2 MB of cache a core; half of it is 5 % slower."""
+
+
+@final
+class _NormedSilu(torch.autograd.Function):
+    """`normed_silu` with a gradient on what comes in, and none on the norm."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        x = x.contiguous(memory_format=_layout(x))
+        batch, channels, *sides = x.shape
+        ctx.sizes = batch, channels, math.prod(sides), groups
+        y, mean, spread = torch.ops.aten.native_group_norm(x, weight, bias, *ctx.sizes, eps)
+        ctx.save_for_backward(x, weight, bias, mean, spread)
+        return F.silu(y, inplace=True)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None, None]:
+        x, weight, bias, mean, spread = ctx.saved_tensors
+        grad = grads[0].contiguous(memory_format=_layout(x))
+        per_group = (*mean.shape, -1)
+        gain = (spread[..., None] * weight.view(per_group[1:])).flatten(1)
+        shift = bias - (mean[..., None] * gain.view(per_group)).flatten(1)
+        if _layout(x) == torch.contiguous_format:
+            gain, shift = (each[(..., *(None,) * (x.ndim - 2))] for each in (gain, shift))
+            grad = torch.ops.aten.silu_backward(grad, torch.addcmul(shift, x, gain))
+            only = [True, False, False]
+            grad, _, _ = torch.ops.aten.native_group_norm_backward(grad, x, mean, spread, weight, *ctx.sizes, only)
+            return grad, None, None, None, None
+        answer = torch.empty_like(x)
+        for picture in range(len(x)):
+            rows = [each[picture].permute(1, 2, 0).flatten(0, 1) for each in (x, grad, answer)]
+            blocks = list(zip(*(each.split(max(1, _BLOCK // x.shape[1])) for each in rows), strict=True))
+            sums = x.new_zeros(2, x.shape[1])
+            # Whatever is made of a block is made while it lies in the cache: 1.6 times as fast as map after map.
+            for some, come, back in blocks:
+                torch.ops.aten.silu_backward.grad_input(
+                    come, torch.addcmul(shift[picture], some, gain[picture]), grad_input=back
+                )
+                sums += torch.stack([back.sum(0), (back * some).sum(0)])
+            one, other = (sums * weight).view(2, *per_group[1:]).sum(2) / (x[0].numel() // mean.shape[1])
+            slope = spread[picture].square() * (mean[picture] * one - other) * spread[picture]
+            offset = -spread[picture] * one - slope * mean[picture]
+            slope, offset = (each.repeat_interleave(x.shape[1] // len(each)) for each in (slope, offset))
+            for some, _, back in blocks:
+                torch.addcmul(torch.addcmul(offset, some, slope), back, gain[picture], out=back)
+        return answer, None, None, None, None
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """How it lies in memory."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def added(new: Float[Tensor, "*S"], old: Tensor) -> Float[Tensor, "*S"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mindseye.nn.layers import Conv2d, Linear, added, silu
+from mindseye.nn.layers import Conv2d, Linear, added, normed_silu
 
 __all__ = ["Downsample", "ResBlock", "Upsample"]
 
@@ -48,12 +48,12 @@ class ResBlock(nn.Module):
             x: Feature map.
             embedding: The conditioning vector, **already through its SiLU**: a U-Net computes that once for all blocks.
         """
-        h = self.conv1(silu(self.norm1(x)))
+        h = self.conv1(normed_silu(self.norm1, x))
         if self.embedding is not None:
             if embedding is None:
                 raise ValueError("this block was built with an embedding and needs one")
             h = added(h, self.embedding(embedding)[:, :, None, None])
-        return added(self.conv2(silu(self.norm2(h))), self.shortcut(x))
+        return added(self.conv2(normed_silu(self.norm2, h)), self.shortcut(x))
 
 
 @final

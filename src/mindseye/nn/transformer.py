@@ -9,7 +9,7 @@ nothing special is done here.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, cast, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,9 +24,35 @@ Activation = Literal["quick_gelu", "gelu", "tanh"]
 """Which curve a perceptron bends by: OpenAI's approximation, the exact Gaussian one, or the hyperbolic tangent."""
 
 
+_QUICK = 1.702
+
+
 def quick_gelu(x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
-    """The cheap approximation of GELU in OpenAI's CLIP: x times sigmoid of 1.702 x (Hendrycks & Gimpel 2016)."""
-    return x * torch.sigmoid(1.702 * x)
+    """The cheap approximation of GELU in OpenAI's CLIP: x times sigmoid of 1.702 x (Hendrycks & Gimpel 2016).
+
+    As ``silu(1.702 x) / 1.702``, for which torch has kernels; written out, it is nine passes over memory there and back
+    and keeps two maps for the way back, where this is four and one.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        return cast(Tensor, _QuickGelu.apply(x))
+    return F.silu(x * _QUICK, inplace=True).mul_(1 / _QUICK)
+
+
+@final
+class _QuickGelu(torch.autograd.Function):
+    """`quick_gelu` with a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        faster = x * _QUICK
+        ctx.save_for_backward(faster)
+        return F.silu(faster).mul_(1 / _QUICK)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Tensor:
+        (faster,) = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grads[0], faster)
 
 
 Look: TypeAlias = Callable[

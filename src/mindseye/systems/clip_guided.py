@@ -65,8 +65,8 @@ class CLIPGuided(Listening):
         return self.unet.config.multiple
 
     def notices(self, request: Request) -> list[str]:
-        """Words that a critic does not read."""
-        return steering.notices(self.critics, request)
+        """Words that a critic does not read; which class the prompt was taken for."""
+        return steering.notices(self.critics, request, self.unet)
 
     def synthesize(self, request: Request, options: Knobs, noise: Noise) -> Steps[Pixels]:
         """Draw.

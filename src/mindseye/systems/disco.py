@@ -96,8 +96,8 @@ class Disco(Listening):
         return max(self.unet.config.multiple, 2**halvings)
 
     def notices(self, request: Request) -> list[str]:
-        """Words that a critic does not read."""
-        return steering.notices(self.critics, request)
+        """Words that a critic does not read; which class the prompt was taken for."""
+        return steering.notices(self.critics, request, self.unet)
 
     def synthesize(self, request: Request, options: Knobs, noise: Noise) -> Steps[Pixels]:
         """Draw.

@@ -3,7 +3,7 @@
 Three ways to be told what to paint:
 - `GAN` is told nothing. Of several candidates (`Request.candidates`) CLIP says which one goes with the prompt.
 - `ClassGAN` (BigGAN, arXiv:1809.11096) is told a class, or a mixture: the ones the prompt names, or else the ones
-  whose names CLIP finds nearest to it.
+  of which it names the kind, or else the ones whose names CLIP finds nearest to it.
 - `TextGAN` is told the text itself (Reed et al. 2016, arXiv:1605.05396), as CLIP's text tower reads it.
 
 Noise is a picture's first draw, so a seed is a place, and `mindseye morph --to-seed` goes from one to another.
@@ -11,7 +11,6 @@ Truncation draws it towards the middle: more typical, less varied.
 A start picture is searched for in the noise; under a mask only what is kept must be found again, and is put back.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -31,6 +30,7 @@ from mindseye.request import Request, Steps
 from mindseye.shapes import Pixels
 from mindseye.systems.base import option
 from mindseye.systems.one_pass import beginnings, draw, resized
+from mindseye.text.classes import known_as, likely, named, place_of, title
 from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["GAN", "ClassGAN", "TextGAN"]
@@ -114,14 +114,21 @@ class ClassGAN:
     clip: CLIP | None = None
     tokenizer: Tokenizer | None = None
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What its classes are called; nothing where that is not known."""
+        config = self.generator.config
+        return known_as(config.labels, config.num_classes)
+
     def notices(self, request: Request) -> list[str]:
         """What the prompt was taken for, where it names no class; a size that is not its own."""
         said = resized(request, self.generator.config.size)
-        labels = self.generator.config.labels
+        labels = self.labels
         if request.options.get("classes") or not labels or named(request.prompt, labels):
             return said
         weights = self.classes(request, ClassOptions(mix=int(request.options.get("mix", 1))))
-        taken = [f"{labels[i]} ({weights[i]:.0%})" for i in weights.argsort(descending=True).tolist() if weights[i]]
+        order = weights.argsort(descending=True).tolist()
+        taken = [f"{title(labels[i])} ({weights[i]:.0%})" for i in order if weights[i]]
         return [*said, f"the prompt names no class of this generator; painted as {', '.join(taken)}"]
 
     def classes(self, request: Request, options: ClassOptions) -> Float[Tensor, "N"]:
@@ -131,23 +138,23 @@ class ClassGAN:
             UnknownName: A class that there is not.
             OptionError: Nothing says what to paint.
         """
-        config = self.generator.config
+        count, labels = self.generator.config.num_classes, self.labels
         if options.classes.strip():
-            return _parsed(options.classes, config.labels, config.num_classes)
-        if found := named(request.prompt, config.labels):
-            weights = torch.zeros(config.num_classes)
+            return _parsed(options.classes, labels, count)
+        if found := named(request.prompt, labels) or likely(request.prompt, labels)[: options.mix]:
+            weights = torch.zeros(count)
             weights[found] = 1 / len(found)
             return weights
-        if not config.labels or self.clip is None or self.tokenizer is None:
+        if not labels or self.clip is None or self.tokenizer is None:
             raise OptionError(
-                f"this generator knows {config.num_classes} classes, and nothing says which one the prompt means",
+                f"this generator knows {count} classes, and nothing says which one the prompt means",
                 hint="--set classes=207 paints the class of that number",
             )
         critic = ClipCritic(self.clip, self.tokenizer)
-        texts = critic.embed_text([request.prompt, *(f"a {label}" for label in config.labels)])
+        texts = critic.embed_text([request.prompt, *(f"a {title(label)}" for label in labels)])
         near = (texts[1:] @ texts[0]).cpu()
         top = near.topk(min(options.mix, len(near)))
-        return torch.zeros(config.num_classes).index_put((top.indices,), (top.values * 50).softmax(0))
+        return torch.zeros(count).index_put((top.indices,), (top.values * 50).softmax(0))
 
     def synthesize(self, request: Request, options: ClassOptions, noise: Noise) -> Steps[Pixels]:
         """Draw one picture a seed.
@@ -174,14 +181,18 @@ class TextGAN:
     Attributes:
         generator: What paints.
         text: The CLIP whose text tower it was trained with.
-        tokenizer: The CLIP's, of the length that the generator reads.
+        words: That CLIP's tokenizer, of the length that the generator reads.
+        clip: Who chooses among candidates.
+        tokenizer: Its tokenizer.
     """
 
-    Options: ClassVar[type] = PlainOptions
+    Options: ClassVar[type] = ChosenOptions
 
     generator: TextGenerator
     text: CLIP
-    tokenizer: Tokenizer
+    words: Tokenizer
+    clip: CLIP | None = None
+    tokenizer: Tokenizer | None = None
 
     def notices(self, request: Request) -> list[str]:
         """A size that is not its own."""
@@ -191,7 +202,7 @@ class TextGAN:
         """Draw one picture a seed."""
         weight = self.generator.mix.weight
         with torch.no_grad():
-            ids, _ = self.tokenizer.encode([request.prompt])
+            ids, _ = self.words.encode([request.prompt])
             tokens, pooled = self.text.text(ids.to(weight.device))
             tokens, vector = tokens.to(weight), pooled_vector(pooled.float()).to(weight)
         z = options.truncation * beginnings(request, noise, options, self.generator)
@@ -202,28 +213,14 @@ class TextGAN:
         return (yield from draw(request, paint, z))
 
 
-def named(prompt: str, labels: Sequence[str]) -> list[int]:
-    """The classes whose names stand in the prompt, as words, one or several of the thing."""
-    text = " ".join(re.findall(r"[\w'-]+", prompt.lower()))
-    found = [
-        place
-        for place, label in enumerate(labels)
-        if label and any(f" {label.lower()}{end} " in f" {text} " for end in ("", "s", "es"))
-    ]
-    # "goldfish" is no "fish" already; but of "moon" and "full moon", both there, only the longer is meant.
-    return [i for i in found if not any(i != j and labels[i].lower() in labels[j].lower().split() for j in found)]
-
-
 def _parsed(text: str, labels: Sequence[str], count: int) -> Float[Tensor, "N"]:
     """The weights in ``cat:2, dog:1`` or ``207``, made to sum to 1."""
     weights = torch.zeros(count)
-    lowered = [label.lower() for label in labels]
     for piece in filter(None, (each.strip() for each in text.split(","))):
         name, _, weight = piece.partition(":")
-        name = name.strip().lower()
-        place = lowered.index(name) if name in lowered else int(name) if name.isdecimal() and len(name) < 9 else count
-        if place >= count:
-            raise UnknownName("class", name, labels or [str(i) for i in range(count)])
+        place = place_of(name, labels, count)
+        if place is None:
+            raise UnknownName("class", name.strip(), [title(label) for label in labels] or map(str, range(count)))
         try:
             weights[place] += float(weight or 1)
         except ValueError:

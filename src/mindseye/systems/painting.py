@@ -22,7 +22,7 @@ from mindseye.critique.cuts import FAMILIES, Scheme, scheme
 from mindseye.critique.grammar import Wish, wishes
 from mindseye.critique.judge import Judge, judge
 from mindseye.critique.losses import LOSSES
-from mindseye.critique.targets import Targets, embed
+from mindseye.critique.targets import GIVEN, Targets, embed, given_or_opened
 from mindseye.critique.terms import Nearness, Smoothness, Term
 from mindseye.errors import OptionError
 from mindseye.noise import Noise
@@ -54,6 +54,7 @@ class Knobs:
     # What it says.
     loss: str = option("spherical", "how far a piece is from the words", choices=LOSSES)
     smooth: float = option(0.0, "how strongly neighbouring pixels hold together", low=0, high=1e6)
+    images: str = option("", "pictures to paint towards, by their files: rose.png:0.5|sky.png")
     noises: str = option("", "directions at random to paint towards, by their seeds: 42:0.5|7")
     every: int = option(0, "steps of a scene where prompts are parted by ^; 0 shares the run", low=0, high=100_000)
 
@@ -188,12 +189,11 @@ def device_of(network: nn.Module) -> torch.device:
 
 def _targets(critics: Sequence[ClipCritic], scene: str, request: Request, options: Knobs, cuts: Scheme) -> Targets:
     """What one scene aims for."""
-    found = wishes(scene, request.negative, noises=options.noises)
-    image = request.image
-    if image is None or options.picture == "start":
-        return embed(critics, found)
-    aim = Wish(text="the picture", weight=options.likeness, kind="image")
-    return embed(critics, (*found, aim), cuts=cuts, size=request.size, look=lambda _: image)
+    found = wishes(scene, request.negative, images=options.images, noises=options.noises)
+    image = None if options.picture == "start" else request.image
+    if image is not None:
+        found = (*found, Wish(text=GIVEN, weight=options.likeness, kind="image"))
+    return embed(critics, found, cuts=cuts, size=request.size, look=given_or_opened(image))
 
 
 def notices(critics: Sequence[ClipCritic], request: Request) -> list[str]:

@@ -18,14 +18,14 @@ from mindseye.critique.cuts import Scheme
 from mindseye.critique.grammar import Wish, parse, wishes
 from mindseye.critique.judge import Judge, judge
 from mindseye.critique.losses import LOSSES
-from mindseye.critique.targets import embed
+from mindseye.critique.targets import GIVEN, embed, given_or_opened
 from mindseye.critique.terms import Likeness, Saturation, Smoothness, Term
 from mindseye.diffusion.critic_guidance import CriticGuided
 from mindseye.diffusion.denoiser import Denoiser, Prediction
 from mindseye.diffusion.learned_variance import Classes, MaskedBelief, PixelDenoiser, learned_ancestral, respaced
 from mindseye.diffusion.samplers import SAMPLERS, Estimate, choose
 from mindseye.diffusion.schedule import SCHEDULES, SPACINGS, Knots, Schedule, Tabulated, linear, spacing
-from mindseye.errors import OptionError
+from mindseye.errors import OptionError, UnknownName
 from mindseye.networks.adm import ADM
 from mindseye.noise import Noise
 from mindseye.pixels import from_image, mask_from_image
@@ -33,6 +33,7 @@ from mindseye.request import Request, Steps
 from mindseye.shapes import Pixels
 from mindseye.systems.base import known, option, remaining, watched
 from mindseye.systems.palette import Palette, Paletted, read_palette
+from mindseye.text.classes import known_as, named, place_of, title
 
 __all__ = ["ANCESTRAL", "Knobs", "Steering", "notices", "samplers"]
 
@@ -53,7 +54,10 @@ class Knobs:
     )
     eta: float = option(-1.0, "fresh noise at every step, 0 to 1; -1 leaves it to the sampler", low=-1, high=1)
     clip: bool = option(False, "keep what the network expects within the range of pixels")
-    label: int = option(-1, "class that a class-conditional network is told; -1 is another one at every step", low=-1)
+    label: str = option(
+        "", "class that a class-conditional network is told, by name or number; any is another one at every step; "
+        "empty = what the prompt names, or else any",
+    )  # fmt: skip
 
     # How the critics pull.
     critics: str = option("", "CLIPs of your library to listen to in place of its own: NAME, NAME; pocket is ours")
@@ -65,6 +69,7 @@ class Knobs:
     guidance_high: float = option(1.0, "ask critics only at times up to this, 1 being noise", low=0, high=1)
     loss: str = option("spherical", "how far a piece is from the words", choices=LOSSES)
     chunk: int = option(16, "pieces they look at in one go; fewer need less memory", low=1, high=4096)
+    images: str = option("", "pictures to go towards, by their files: rose.png:0.5|sky.png")
     noises: str = option("", "directions at random to go towards, by their seeds: 42:0.5|7")
 
     # What else counts.
@@ -164,7 +169,9 @@ class Steering:
             options=options,
             noise=noise,
             unet=unet,
-            denoise=PixelDenoiser(unet, table, prediction, classes=_classes(unet, options, noise), rescale=rescale),
+            denoise=PixelDenoiser(
+                unet, table, prediction, classes=_classes(unet, request, options, noise), rescale=rescale
+            ),
             schedule=table,
             knots=_knots(table, options, f"ddim{steps}" if shortened and not options.respacing else "", steps),
             critics=critics,
@@ -191,13 +198,15 @@ class Steering:
             PromptError: Nothing to aim for, or a prompt that cannot be read.
             OptionError: Weights that come to nothing.
         """
-        request, options, image = self.request, self.options, self.request.image
-        found = wishes(request.prompt, request.negative, noises=options.noises)
+        request, options = self.request, self.options
+        image = None if options.picture == "start" else request.image
+        found = wishes(request.prompt, request.negative, images=options.images, noises=options.noises)
         if verbatim:
             found = (*_as_written(request.prompt, found), *found[len(parse(request.prompt)) :])
-        if image is not None and options.picture != "start":
-            found = (*found, Wish(text="the picture", weight=options.weight, kind="image"))
-        aimed = embed(self.critics, found, normal="sum", cuts=scheme, size=request.size, look=lambda _: _given(image))
+        if image is not None:
+            found = (*found, Wish(text=GIVEN, weight=options.weight, kind="image"))
+        look = given_or_opened(image)
+        aimed = embed(self.critics, found, normal="sum", cuts=scheme, size=request.size, look=look)
         wanted = [*terms]
         if options.smooth:
             wanted.append(Smoothness(options.smooth))
@@ -369,21 +378,38 @@ def _knots(schedule: Schedule, options: Knobs, respacing: str, steps: int) -> Kn
     return respaced(schedule, respacing)
 
 
-def _classes(unet: ADM, options: Knobs, noise: Noise) -> Classes | None:
+def _classes(unet: ADM, request: Request, options: Knobs, noise: Noise) -> Classes | None:
     """What a class-conditional network is told."""
     count = unet.config.classes
     if count is None:
         return None
-    if options.label >= count:
-        raise OptionError(f"this network has no class {options.label}: 0 to {count - 1} are its classes")
-    rows = len(noise.seeds)
+    rows, told = len(noise.seeds), _told(count, request, options.label)
 
     def drawn() -> Int[Tensor, "B"]:
-        if options.label >= 0:
-            return torch.full((rows,), options.label)
-        return (noise.uniform(1)[:, 0] * count).long()
+        if len(told) == 1:
+            return torch.full((rows,), told[0])
+        place = (noise.uniform(1)[:, 0] * len(told or range(count))).long()
+        return torch.tensor(told)[place] if told else place
 
     return drawn
+
+
+def _told(count: int, request: Request, label: str) -> list[int]:
+    """The classes that are meant, one of them at every step; empty = any.
+
+    Raises:
+        UnknownName: No such class.
+    """
+    labels, label = known_as((), count), label.strip()
+    if not label:
+        wanted = (wish.text for wish in wishes(request.prompt) if wish.weight > 0)
+        return named("\n".join(wanted), labels)
+    if label in ("any", "-1"):
+        return []
+    place = place_of(label, labels, count)
+    if place is None:
+        raise UnknownName("class", label, map(title, labels) if labels else [f"0 to {count - 1}"])
+    return [place]
 
 
 def _as_written(prompt: str, found: Sequence[Wish]) -> list[Wish]:
@@ -392,22 +418,24 @@ def _as_written(prompt: str, found: Sequence[Wish]) -> list[Wish]:
     return [replace(wish, text=part) for wish, part in zip(found, parts, strict=False)]
 
 
-def _given(image: Any) -> Any:
-    if image is None:
-        raise ValueError("there is no picture to go towards")
-    return image
-
-
-def notices(critics: Sequence[ClipCritic], request: Request) -> list[str]:
-    """Words that a critic does not read."""
-    texts = [wish.text for wish in wishes(request.prompt, request.negative)]
+def notices(critics: Sequence[ClipCritic], request: Request, unet: ADM) -> list[str]:
+    """Words that a critic does not read; which class the prompt was taken for."""
+    found = wishes(request.prompt, request.negative)
     said = []
     for number, critic in enumerate(critics, start=1):
-        _, cut = critic.tokenizer.encode(texts)
+        _, cut = critic.tokenizer.encode([wish.text for wish in found])
         which = f"critic {number}" if len(critics) > 1 else "the critic"
         said += [
             f"{which} does not read {words!r:.80}: the prompt is too long" for words in dict.fromkeys(cut) if words
         ]
     if "^" in request.prompt:
         said.append("^ divides scenes for systems that paint by ascent only; here it is part of the prompt")
+    count = unet.config.classes
+    if count is not None and not str(request.options.get("label", "")).strip():
+        classes = ", ".join(title(known_as((), count)[place]) for place in _told(count, request, ""))
+        said.append(
+            f"the network is told its class {classes}; --set label=any tells it another one at every step"
+            if classes
+            else "the prompt names no class of this network: it is told another one at every step"
+        )
     return said

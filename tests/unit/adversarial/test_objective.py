@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mindseye.adversarial.objective import Adversarial, ClipGuide, Rules
-from mindseye.adversarial.translation import Cycling, Pairing
+from mindseye.adversarial.translation import Cycling, Pairing, Past
 from mindseye.networks.biggan import BigGAN
 from mindseye.networks.biggan import Config as BigConfig
 from mindseye.networks.clip import CLIP, HALF, Config, Text, ViT
@@ -186,6 +186,29 @@ def test_cycling_by_hand():
     expected = 0.5 * ((-0.6 - 1) ** 2 + 0.6**2) + 0.5 * ((0.3 - 1) ** 2 + 0.2**2)
     assert float(judged.detach()) == pytest.approx(expected, rel=1e-5)
     assert list(objective.parts()) == ["there", "back"]
+
+
+def test_judges_are_shown_paintings_of_the_past():
+    """Of one number each: half of what is shown is of the past, what is shown has left, and a copy goes on alike."""
+    past, generator = Past(50), torch.Generator().manual_seed(0)
+
+    def show(past, first, generator):
+        pixels = torch.arange(first, first + 8.0).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+        return [int(each) for each in past.exchange(pixels, generator)[:, 0, 0, 0]]
+
+    shown = [show(past, first, generator) for first in range(0, 400, 8)]
+    assert [each for row in shown[:6] for each in row] == list(range(48))  # until there are enough
+    old = [each < first for first, row in zip(range(56, 400, 8), shown[7:], strict=True) for each in row]
+    assert 0.4 < sum(old) / len(old) < 0.6
+    every = [each for row in shown for each in row]
+    assert sorted({*every, *(int(each[0, 0, 0]) for each in past.kept)}) == list(range(400)) and len(past.kept) == 50
+    objective = Cycling(*[torch.nn.Identity()] * 4, names=("a", "b"))
+    objective.past_there = past
+    again = Cycling(*[torch.nn.Identity()] * 4, names=("a", "b"))
+    again.load_state_dict({key: value.clone() for key, value in objective.state_dict().items()}, strict=True)
+    states = [torch.Generator().manual_seed(1) for _ in range(2)]
+    assert show(past, 400, states[0]) == show(again.past_there, 400, states[1]) and not again.past_back.kept
+    assert show(Past(0), 3, generator) == list(range(3, 11))
 
 
 def test_cycling_trains_both_ways():

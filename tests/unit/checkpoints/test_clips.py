@@ -11,7 +11,7 @@ from torch import nn
 
 from mindseye.checkpoints.clips import identify_clip
 from mindseye.checkpoints.layout import restore
-from mindseye.checkpoints.layouts import openai_clip, transformers
+from mindseye.checkpoints.layouts import open_clip, openai_clip, transformers
 from mindseye.checkpoints.load import load_foreign
 from mindseye.errors import WeightsError, WeightsMissing
 from mindseye.networks.clip import CLIP, HALF, Config, ResNet, Text, ViT
@@ -114,7 +114,7 @@ def test_transformers_folder(tmp_path):
     clip = network(
         replace(
             VIT,
-            text=replace(TEXT, heads=4, activation="gelu"),
+            text=replace(TEXT, heads=4, hidden=80, activation="gelu"),
             image=replace(VIT.image, heads=8, hidden=96, activation="gelu"),
             mean=HALF,
         )
@@ -131,6 +131,16 @@ def test_transformers_folder(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(settings))
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": HALF}))
     assert same(tmp_path, clip) == ()
+
+
+def test_the_text_tower_alone_inside_another_file():
+    """OpenCLIP's, as Stable Diffusion's files carry it, with perceptrons that are not four times as wide."""
+    for text in (replace(TEXT, hidden=96, activation="gelu"), replace(TEXT, activation="gelu")):
+        config = Config(text=text, image=None, embed=24)
+        tensors = restore(CLIP(config).state_dict(), open_clip.text_rules(config))
+        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+        told = open_clip.text_config(shapes, early=False)
+        assert Text(**told["text"]) == text and (told["image"], told["embed"]) == (None, 24)
 
 
 @pytest.mark.parametrize(

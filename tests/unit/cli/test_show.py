@@ -69,3 +69,18 @@ def test_what_could_not_be_read_is_said(capsys):
     assert main(["show", "c.png"]) == 0
     said = capsys.readouterr()
     assert "ComfyUI" in said.out and "damaged" in said.err
+
+
+def test_as_discos_settings(capsys, painter, monkeypatch):
+    """Of a picture of ours, whatever drew it; it can be drawn again from them."""
+    assert (
+        main(["a castle:2|fog", "-m", "painter", "--seed", "5", "--steps", "50", "--size", "64x32", "-o", "c.png"]) == 0
+    )
+    capsys.readouterr()
+    assert main(["show", "c.png", "--disco"]) == 0
+    settings = json.loads(capsys.readouterr().out)
+    assert settings["text_prompts"] == {"0": ["a castle:2", "fog"]} and settings["skip_steps"] == 0
+    assert [settings[name] for name in ("seed", "steps", "width", "height")] == [5, 50, 64, 32]
+    for wrong, said in ((["in/b.png"], "not drawn by mindseye"), (["c.png", "c.png"], "of one picture")):
+        assert main(["show", *wrong, "--disco"]) == 2
+        assert said in capsys.readouterr().err

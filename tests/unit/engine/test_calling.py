@@ -1,7 +1,7 @@
 """Parts that options call by name: critics and the second model, out of the library or from a path."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ import torch
 from tests.unit.checkpoints import tiny_early as tiny
 
 from mindseye.checkpoints.library import Library
-from mindseye.engine.calling import Calling
+from mindseye.engine.calling import SEATS, Calling
 from mindseye.engine.engine import Engine
 from mindseye.engine.options import knobs
 from mindseye.errors import OptionError, UnknownName, WeightsError, WeightsMissing
@@ -174,8 +174,11 @@ def test_who_is_called_is_recorded_by_what_the_file_holds(fit, library, files):
 
 
 def test_a_gan_has_its_chooser_chosen():
-    assert all("critics" in {knob.name for knob in knobs(kind.Options)} for kind in (GAN, ClassGAN))
-    assert "critics" not in {knob.name for knob in knobs(TextGAN.Options)}  # its CLIP is what it was trained with
+    for kind in (GAN, ClassGAN, TextGAN):
+        assert "critics" in {knob.name for knob in knobs(kind.Options)}
+        assert set(SEATS[0]) <= {field.name for field in fields(kind)}
+    # What reads the text stays the CLIP that it was trained with.
+    assert not {"text", "words"} & {name for seat in SEATS for name in seat}
 
 
 def test_disco_with_a_second_model_and_a_critic_of_ones_own(files):

@@ -132,8 +132,29 @@ def test_frozen_filters_pass_the_gradient_on(height):
     assert error(leaf.grad, exact.grad) < 4e-6
 
 
+@pytest.mark.parametrize(
+    ("side", "stride", "padding"), [((3, 3), 1, 1), ((1, 1), 1, 0), ((3, 3), 2, 0), ((4, 4), 2, 1), ((2, 3), 3, 2)]
+)
+def test_frozen_filters_of_any_shape_keep_nothing_of_what_came_in(side, stride, padding):
+    x, weight, bias = random(2, 5, 13, 10), random(7, 5, *side), random(7)
+    leaf, exact = x.clone().requires_grad_(), x.double().requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t), t)[1], lambda t: t):
+        got = convolve(leaf, weight, bias, stride=(stride, stride), padding=(padding, padding))
+    assert [tuple(each.shape) for each in kept] == [tuple(weight.shape)]
+    truth = F.conv2d(exact, weight.double(), bias.double(), stride, padding)
+    (gradient,) = torch.autograd.grad(got.square().sum(), leaf, create_graph=True)
+    (true,) = torch.autograd.grad(truth.square().sum(), exact, create_graph=True)
+    assert error(got.detach(), truth.detach()) < 1e-6 and error(gradient.detach(), true.detach()) < 1e-6
+    gradient.square().sum().backward()
+    true.square().sum().backward()
+    assert error(leaf.grad, exact.grad) < 2e-6
+
+
 def test_filters_and_biases_that_learn_are_torchs():
     x, weight, bias = random(1, 128, 64, 64).requires_grad_(), random(128, 128, 3, 3), random(128)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolve(x, weight, bias, padding=(1, 1)).grad_fn.name() == "ConvolutionBackward0"
     for learns in (weight, bias):
         learns.requires_grad_()
         assert type(convolve(x, weight, bias, padding=(1, 1)).grad_fn).__name__ == "ConvolutionBackward0"

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mindseye.nn.layers import Conv2d, Later, Linear, added, settle, silu
+from mindseye.nn import layers
+from mindseye.nn.layers import Conv2d, Later, Linear, added, normed_silu, settle, silu
 
 
 def random(*shape):
@@ -83,6 +84,28 @@ def test_in_place_only_without_gradients():
     silu(leaf).sum().backward()
     assert torch.equal(leaf.detach(), before)
     assert leaf.grad is not None
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_a_norm_and_its_silu_keep_only_what_came_in(form, monkeypatch):
+    monkeypatch.setattr(layers, "_BLOCK", 100)  # eight places at a time, and three at the end
+    norm = nn.GroupNorm(3, 12, eps=0.1).requires_grad_(False)
+    norm.weight.copy_(random(12)), norm.bias.copy_(random(12) / 2)
+    x, weight = random(2, 12, 5, 7).contiguous(memory_format=form), random(2, 12, 5, 7)
+    kept = []
+    for run in (lambda x: normed_silu(norm, x), lambda x: nn.functional.silu(norm(x))):
+        leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        large = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, to=large: (to.append(t.numel()), t)[1], lambda t: t):
+            got = run(leaf)
+        (gradient,) = torch.autograd.grad((got * weight).sum(), leaf)
+        kept.append((got.detach(), gradient, sum(size >= x.numel() for size in large)))
+    torch.testing.assert_close(kept[0][:2], kept[1][:2], rtol=1e-5, atol=1e-6)
+    assert (kept[0][2], kept[1][2]) == (1, 2)
+    # A norm that learns, and numbers that round: as torch does it.
+    assert normed_silu(nn.GroupNorm(3, 12), x.clone().requires_grad_()).grad_fn.name() == "SiluBackward0"
+    half = norm.bfloat16()
+    assert normed_silu(half, x.bfloat16().requires_grad_()).grad_fn.name() == "SiluBackward0"
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])

@@ -71,6 +71,13 @@ def test_stack_starts_with_deviations_by_width_and_depth():
 def test_quick_gelu():
     x = torch.tensor([-1.0, 0.0, 1.0])
     torch.testing.assert_close(quick_gelu(x), torch.tensor([-0.1542058, 0.0, 0.8457942]))
+    assert x.tolist() == [-1, 0, 1]
+    leaf, plain = ((noise(50) * 4).double().requires_grad_() for _ in range(2))
+    found, wanted = quick_gelu(leaf), plain * torch.sigmoid(1.702 * plain)
+    torch.testing.assert_close(found, wanted)
+    pull = noise(2, 50)[1].double()
+    (found,), (wanted,) = (torch.autograd.grad(y, x, pull) for y, x in ((found, leaf), (wanted, plain)))
+    torch.testing.assert_close(found, wanted)
 
 
 def test_heads_must_divide():

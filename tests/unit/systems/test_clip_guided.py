@@ -116,7 +116,7 @@ def test_what_the_mask_keeps_is_kept(system, sampler):
     assert (drawn[..., 16:] - start[..., 16:]).abs().mean() > 0.05
 
 
-def test_a_picture_may_be_what_to_go_towards(system):
+def test_a_picture_may_be_what_to_go_towards(system, tmp_path):
     fresh = dataclasses.replace(system, unet=ADM(TINY).requires_grad_(False))
     options = {"clamp": 0.3, "range": 0.0}
     blank = ask(fresh, steps=12, options=options)
@@ -129,6 +129,8 @@ def test_a_picture_may_be_what_to_go_towards(system):
         return float(seen[0] @ seen[1])
 
     assert like(aimed) > like(blank)
+    picture().save(tmp_path / "a.png")
+    assert torch.equal(ask(fresh, steps=12, options={**options, "images": f"{tmp_path / 'a.png'}:20"}), aimed)
     with pytest.raises(OptionError, match="only looked at"):
         ask(system, image=picture(), mask=Image.new("L", (32, 32), 255), options={"picture": "aim"})
 
@@ -171,8 +173,32 @@ def test_classes_are_told(system):
     told.clear()
     ask(classed, seeds=(1, 2), steps=20)
     assert len({tuple(each) for each in told}) > 3 and {each for row in told for each in row} <= set(range(5))
-    with pytest.raises(OptionError, match="no class 5: 0 to 4"):
+    with pytest.raises(UnknownName, match="no class named '5'; known: 0 to 4"):
         ask(classed, options={"label": 5})
+
+
+def test_the_class_that_the_prompt_names_is_told(system):
+    """A thousand classes are ImageNet's."""
+    unet = network(dataclasses.replace(TINY, classes=1000))
+    told = []
+    unet.label.register_forward_hook(lambda module, given, out: told.extend(given[0].tolist()))
+    classed = dataclasses.replace(system, unet=unet)
+
+    def heard(prompt, **options):
+        told.clear()
+        ask(classed, prompt, steps=4, options=options)
+        return set(told)
+
+    assert heard("a goldfish:2|a castle:-1") == {1}
+    assert heard("a goldfish", label="castle") == heard("a goldfish", label="483") == {483}
+    assert len(heard("a goldfish", label="any")) > 1 < len(heard("a red apple"))
+    with pytest.raises(UnknownName) as caught:
+        ask(classed, options={"label": "goldfsh"})
+    assert "goldfish" in caught.value.hint and len(caught.value.message) < 2000
+    for prompt, said in (("a goldfish", "its class goldfish"), ("a red apple", "names no class")):
+        (notice,) = classed.notices(Request(prompt=prompt))
+        assert said in notice
+    assert classed.notices(Request(prompt="a goldfish", options={"label": "any"})) == []
 
 
 def test_clip_keeps_expectations_in_range(system):

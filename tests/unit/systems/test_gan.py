@@ -20,7 +20,7 @@ from mindseye.noise import Noise
 from mindseye.pixels import from_image, to_images
 from mindseye.request import Request, drain
 from mindseye.systems.base import System
-from mindseye.systems.gan import GAN, ClassGAN, TextGAN, named
+from mindseye.systems.gan import GAN, ClassGAN, TextGAN
 from mindseye.systems.translator import Translator
 from mindseye.text.tokenizer import Tokenizer
 
@@ -135,7 +135,6 @@ def test_classes_by_name_number_and_weight(classes, clip, tokenizer):
     for wrong in ("cat:much", "cat:-1", "cat:0", ","):
         with pytest.raises(OptionError):
             weights(classes=wrong)
-    assert named("a goldfish in moonlight", LABELS) == []
 
 
 def test_what_a_prompt_was_taken_for_is_said(classes, clip, tokenizer):
@@ -153,6 +152,23 @@ def test_what_a_prompt_was_taken_for_is_said(classes, clip, tokenizer):
     assert run(ClassGAN(unnamed), asked(), classes="2").shape == (2, 3, 16, 16)
 
 
+def test_a_thousand_classes_are_imagenets(clip, tokenizer):
+    """The public BigGAN names none of them itself."""
+    config = BigConfig(z_dim=6, class_dim=4, num_classes=1000, width=16, layers=((True, 1, 1),), attention=None, rows=3)
+    system = ClassGAN(BigGAN(config).eval().requires_grad_(False), clip, tokenizer)
+    weights = system.classes(asked("a goldfish and a castle"), system.Options())
+    assert weights.nonzero().flatten().tolist() == [1, 483] and weights[1] == 0.5
+    assert system.classes(asked("x"), system.Options(classes="golden retriever"))[207] == 1
+    assert system.notices(asked("a goldfish", size=(8, 8))) == []
+    (said,) = system.notices(asked("a dog", size=(8, 8), options={"mix": 2}))
+    assert "Maltese dog (50%)" in said
+    (said,) = system.notices(asked("a goldfsh", size=(8, 8)))
+    assert "painted as goldfish (100%)" in said
+    with pytest.raises(UnknownName) as caught:
+        system.classes(asked("x"), system.Options(classes="goldfsh"))
+    assert "goldfish" in caught.value.hint and "950 more" in caught.value.message
+
+
 def test_a_mixture_is_painted(classes):
     """Half of each is neither."""
     system = ClassGAN(classes)
@@ -168,7 +184,7 @@ def text_gan(clip, tokenizer):
     for parameter in generator.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.3)
-    return TextGAN(generator.requires_grad_(False), clip, tokenizer)
+    return TextGAN(generator.requires_grad_(False), clip, tokenizer, clip, tokenizer)
 
 
 def test_the_text_is_heard(clip, tokenizer):

@@ -8,7 +8,7 @@ from PIL import Image
 from tests.unit.ascent.tiny import ask, critic, likeness, randomised, tokenizer
 
 from mindseye.ascent.codebook import CodebookCanvas, random_codes
-from mindseye.errors import SizeError
+from mindseye.errors import ImageError, SizeError
 from mindseye.networks import discrete_vae, dvae
 from mindseye.networks.discrete_vae import DiscreteVAE
 from mindseye.networks.dvae import DVAE
@@ -89,6 +89,22 @@ def test_a_start_picture_is_its_own_codes(kind, request):
     assert torch.allclose(got, own.clamp(-1, 1), atol=1e-5)
     # Forgotten altogether, it is as if it had not been.
     assert torch.equal(ask(system, image=image(), strength=1.0), ask(system))
+
+
+def test_pictures_in_files_are_aims_as_the_one_given_is(system, tmp_path):
+    path, other = tmp_path / "a: 1.png", tmp_path / "b.png"
+    image().save(path), image().rotate(90).save(other)
+    quick, aim = {"lr": 1.0}, {"lr": 1.0, "picture": "aim", "likeness": 0.5}
+    given = ask(system, image=image(), options=aim)
+    assert torch.equal(ask(system, options={**quick, "images": f"{path}:0.5"}), given)
+    assert not torch.equal(given, ask(system, options=quick))
+    # Both at once are neither.
+    both = ask(system, image=image(), options={**aim, "images": f"{other}:0.5"})
+    assert not torch.equal(both, given)
+    assert not torch.equal(both, ask(system, options={**quick, "images": f"{other}:0.5"}))
+    for wrong in (str(tmp_path / "none.png"), "https://a.b:80/c.png:2", "\0"):
+        with pytest.raises(ImageError):
+            ask(system, options={"images": wrong})
 
 
 def test_all_codes_may_be_mixed_by_their_shares(shares):

@@ -60,6 +60,7 @@ def text_config(shapes: Mapping[str, tuple[int, ...]], *, early: bool) -> dict[s
             "width": width,
             "layers": layers - early,
             "heads": max(1, width // 64),
+            "hidden": openai_clip.hidden_of(shapes, "transformer", width),
             "activation": "gelu",
         },
         "image": None,

@@ -14,7 +14,7 @@ from mindseye.checkpoints.layout import Ignore, Rule
 if TYPE_CHECKING:
     from mindseye.networks.clip import Config
 
-__all__ = ["IGNORE", "clip_config", "clip_rules", "text_tower_rules"]
+__all__ = ["IGNORE", "clip_config", "clip_rules", "hidden_of", "text_tower_rules"]
 
 IGNORE = (
     Ignore(r"input_resolution|context_length|vocab_size", "sizes, which the shapes say too"),
@@ -87,7 +87,7 @@ def clip_config(
         "width": width,
         "layers": _count(shapes, f"{before}transformer.resblocks."),
         "heads": max(1, width // 64),
-        "hidden": _hidden(shapes, f"{before}transformer", width),
+        "hidden": hidden_of(shapes, f"{before}transformer", width),
         "activation": activation,
     }
     embed = shapes[f"{before}text_projection"][1]
@@ -95,7 +95,7 @@ def clip_config(
     return {"text": text, "image": _image_config(shapes, activation), "embed": embed, **colours}
 
 
-def _hidden(shapes: Mapping[str, tuple[int, ...]], stack: str, width: int) -> int | None:
+def hidden_of(shapes: Mapping[str, tuple[int, ...]], stack: str, width: int) -> int | None:
     """Channels inside a stack's perceptrons; None = four times the width, as usual."""
     hidden = shapes[f"{stack}.resblocks.0.mlp.c_fc.weight"][0]
     return None if hidden == 4 * width else hidden
@@ -111,7 +111,7 @@ def _image_config(shapes: Mapping[str, tuple[int, ...]], activation: str) -> dic
             "width": width,
             "layers": _count(shapes, "visual.transformer.resblocks."),
             "heads": max(1, width // HEADS.get(width, 64)),
-            "hidden": _hidden(shapes, "visual.transformer", width),
+            "hidden": hidden_of(shapes, "visual.transformer", width),
             "activation": activation,
         }
     if "visual.attnpool.positional_embedding" in shapes:
