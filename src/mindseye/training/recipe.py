@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from mindseye.errors import OptionError, UnknownName
 from mindseye.objective import Batch, Objective
@@ -19,6 +19,7 @@ from mindseye.request import Steps
 __all__ = ["Craft", "Every", "Feed", "Optimizer", "Recipe", "override"]
 
 
+@runtime_checkable
 class Feed(Protocol):
     """Training data as a function of the step."""
 

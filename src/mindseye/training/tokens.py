@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -81,7 +82,7 @@ class TakingTurns:
         return self.usual.batch((self.every - 1) * turn + place, size)
 
 
-def shrunk(pixels: Pixels, times: int) -> Pixels:
+def shrunk(pixels: Pixels, times: int) -> Float[Tensor, "B 3 h w"]:
     """Pictures so many times smaller, by the mean of squares of pixels."""
     return pixels if times == 1 else F.avg_pool2d(pixels, times)
 
