@@ -44,7 +44,9 @@ def named(prompt: str, labels: Sequence[str]) -> list[int]:
     """
     known = _names(tuple(labels))
     longest = max((name.count(" ") + 1 for name in known), default=0)
-    words, found, place = _WORD.findall(prompt.lower()), [], 0
+    words: list[str] = _WORD.findall(prompt.lower())
+    found: list[int] = []
+    place = 0
     while place < len(words):
         for length in range(min(longest, len(words) - place), 0, -1):
             text = " ".join(words[place : place + length])
@@ -60,7 +62,8 @@ def named(prompt: str, labels: Sequence[str]) -> list[int]:
 
 def likely(prompt: str, labels: Sequence[str]) -> list[int]:
     """The classes that a prompt without any may mean: of the kind of a word ("dog": "Maltese dog"), or misspelt."""
-    words, kinds = _WORD.findall(prompt.lower()), {}
+    words: list[str] = _WORD.findall(prompt.lower())
+    kinds: dict[str, list[int]] = {}
     for place, label in enumerate(labels):
         kinds.setdefault(title(label).lower().rpartition(" ")[2], []).append(place)
     found = [place for word in words for form in _singular(word) for place in kinds.get(form, ())]
