@@ -1,6 +1,7 @@
 """`mindseye evaluate`: how well a model draws what it is told."""
 
 from functools import partial
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,7 +109,8 @@ def evaluate(
         return
     from rich.console import Console
 
-    Console().print(result.table())
+    # In a file or a pipe nothing tells how wide lines may be, and eighty columns leave no room for what is measured.
+    Console(width=None if sys.stdout.isatty() else 200).print(result.table())
 
 
 def _judge() -> "ClipJudge":
