@@ -9,16 +9,15 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from jaxtyping import install_import_hook
+
+from tests import checks  # noqa: E402
 
 # Before any of these is imported: from here on every annotated shape is checked when it is passed.
 CHECKED = (
     "adversarial ascent autoregression codec critique diffusion networks nn noise objective pixels systems text "
     "training evaluation"
 ).split()
-# The tower: an int serves where a float is asked for, as everywhere in Python.
-CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-_hook = install_import_hook([f"mindseye.{name}" for name in CHECKED], CHECKER)
+checks.install([f"mindseye.{name}" for name in CHECKED])
 
 import torch  # noqa: E402
 

@@ -107,12 +107,12 @@ def test_values_that_cannot_be_read(text, kind, said):
         parse_values(text, kind)
 
 
-def test_values_are_read_in_linear_time():
-    started = time.perf_counter()
+def test_values_are_read_in_linear_time(second):
+    started = time.process_time()
     for hostile in ("1-" * 50_000, "1" * 100_000 + "-", "(" * 100_000, '"' * 100_001, " " * 100_000 + "x"):
         with pytest.raises(MindseyeError):
             parse_values(hostile, int)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < second
 
 
 def test_an_axis_of_every_kind():

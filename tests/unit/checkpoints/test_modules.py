@@ -121,17 +121,17 @@ def test_most_pickles_are_nothing_to_us(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_pickle_of_nothing_is_not_read_to_its_end(tmp_path):
+def test_a_pickle_of_nothing_is_not_read_to_its_end(tmp_path, second):
     """A small archive of a long list, packed."""
     path = tmp_path / "bomb.pkl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb/data.pkl", b"\x80\x02" + b"N" * 30_000_000 + b".")
     began = time.process_time()
     assert not is_modules(path)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < second
 
 
-def test_a_promise_of_many_tensors_takes_no_time(tmp_path):
+def test_a_promise_of_many_tensors_takes_no_time(tmp_path, second):
     """Counts in the older container that the file does not hold."""
     path = tiny.dvae_files(tmp_path / "encoder.pkl", legacy=True)
     raw = path.read_bytes()
@@ -142,7 +142,7 @@ def test_a_promise_of_many_tensors_takes_no_time(tmp_path):
         began = time.process_time()
         with pytest.raises(WeightsError):
             read_modules(path)
-        assert time.process_time() - began < 2
+        assert time.process_time() - began < 2 * second
 
 
 def test_the_published_one_by_its_shapes():

@@ -117,12 +117,12 @@ def doubled():
     ],
     ids=["call", "call-4", "doubled", "stack", "no-module", "marks", "empty", "opcode", "cycle", "beyond", "promise"],
 )
-def test_anything_else_is_refused_and_nothing_is_run(archive, raw):
+def test_anything_else_is_refused_and_nothing_is_run(archive, raw, second):
     path = rewritten(archive[0], lambda _: raw)
     began = time.process_time()
     with pytest.raises(WeightsError):
         read_torchscript(path)
-    assert time.process_time() - began < 2 and not Evil.ran
+    assert time.process_time() - began < 2 * second and not Evil.ran
 
 
 def test_the_tests_own_pickle_is_a_good_one(archive):

@@ -16,7 +16,7 @@ from mindseye.errors import SizeError
 from mindseye.metadata import read
 from mindseye.pictures import save_png
 
-TESTS = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -322,8 +322,9 @@ def test_slugs_are_safe_names(prompt, name):
 SLOW = """
     import signal, sys, time
     signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, it would be ignored
-    sys.path.insert(0, {tests!r})
-    import conftest, types
+    sys.path.insert(0, {root!r})
+    import types
+    from tests import conftest
     from mindseye import zoo
     from mindseye.request import Progress
     class Slow(conftest.Painter):
@@ -340,7 +341,7 @@ SLOW = """
 
 
 def test_ctrl_c_stops_with_130_and_leaves_nothing(here):
-    code = textwrap.dedent(SLOW.format(tests=str(TESTS)))
+    code = textwrap.dedent(SLOW.format(root=str(ROOT)))
     with subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True, cwd=here) as process:
         for line in process.stderr:
             if line == "step\n":

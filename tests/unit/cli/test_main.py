@@ -123,7 +123,7 @@ def test_a_reader_that_goes_away_is_no_error():
     assert said == b""
 
 
-def test_help_is_instant_and_wakes_nothing_heavy():
+def test_help_is_instant_and_wakes_nothing_heavy(second):
     code = (
         "import sys; from mindseye.cli.main import main; code = main(['generate', '--help'])\n"
         "heavy = {'torch', 'PIL', 'numpy', 'tokenizers', 'safetensors'} & set(sys.modules)\n"
@@ -133,4 +133,4 @@ def test_help_is_instant_and_wakes_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Processor time, for the clock also counts what else the machine does: 0.2 s here, and 2 s with torch.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.8
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.8 * second

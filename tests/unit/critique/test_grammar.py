@@ -117,13 +117,13 @@ def test_any_text_is_read_or_refused(text):
 
 
 @pytest.mark.parametrize("text", [":" * 32_000, "1:" * 16_000, "a:" + "1" * 32_000, "http://" + ":1" * 15_000])
-def test_hostile_text_is_read_in_no_time(text):
+def test_hostile_text_is_read_in_no_time(text, second):
     began = time.process_time()
     try:
         parse(text)
     except (PromptError, OptionError):
         pass
-    assert time.process_time() - began < 0.2
+    assert time.process_time() - began < 0.2 * second
 
 
 def test_no_torch():

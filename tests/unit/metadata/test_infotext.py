@@ -75,10 +75,10 @@ def test_no_text_makes_it_raise(text):
      "aa" * 150_000 + ":", "-" * 300_000, 'aa:"\\' * 60_000],
     ids=range(9),
 )  # fmt: skip
-def test_a_crafted_text_is_read_in_linear_time(line):
+def test_a_crafted_text_is_read_in_linear_time(line, second):
     started = time.process_time()
     parse_infotext(line)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < second
 
 
 def test_the_text_is_what_galleries_expect():

@@ -94,14 +94,14 @@ def test_prompts_hold_until_the_next():
 
 
 @pytest.mark.parametrize("unit", ["[1]*1+", "0: (1), ", "[", "(", "1" * 50, " ", "+-", "1e", "*[1"])
-def test_hostile_texts_take_no_time(unit):
+def test_hostile_texts_take_no_time(unit, second):
     text = (unit * 10_000)[:10_000]
-    start = time.perf_counter()
+    start = time.process_time()
     for read in (read_schedule, read_keyframes):
         try:
             read(text)
         except (OptionError, LimitError):
             pass
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2 * second
     with pytest.raises(LimitError):
         read_schedule("1" * 10_001)

@@ -20,10 +20,11 @@ from mindseye.errors import DataError, OptionError, UnknownName
 from mindseye.networks.siren import Config as SirenConfig
 from mindseye.networks.siren import Siren
 from mindseye.objective import Batch, Loss, Objective
+from mindseye.training import trainer
 from mindseye.training.feeds import order
 from mindseye.training.muon import Muon, orthogonal
 from mindseye.training.recipe import Every, Optimizer, Recipe, Workshop, override
-from mindseye.training.trainer import begin_from, learning_rate, train
+from mindseye.training.trainer import begin_from, bf16_pays, learning_rate, train
 
 WORKSHOP = Workshop(corpus=Path(), parts=lambda name: None, part_files=lambda name: Path(name))
 
@@ -273,6 +274,15 @@ def test_the_schedule_warms_up_and_falls_to_its_floor() -> None:
     assert learning_rate(settings, 100, 0.5) == pytest.approx(0.55)
     assert learning_rate(settings, 100, 1.0) == pytest.approx(0.1)
     assert learning_rate(replace(settings, schedule="constant"), 100, 1.0) == pytest.approx(1.0)
+
+
+def test_half_precision_is_trained_in_where_it_is_faster(monkeypatch) -> None:
+    assert bf16_pays("bf16") and not bf16_pays("fp32")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert bf16_pays("auto") in (True, False)
+    for seconds, pays in ((0.5, True), (0.9, False), (2.0, False)):
+        monkeypatch.setattr(trainer, "_timed", lambda a, took=seconds: took if a.dtype == torch.bfloat16 else 1.0)
+        assert bf16_pays("auto") is pays
 
 
 def test_the_short_way_of_newton_schulz_equals_the_plain_one() -> None:
