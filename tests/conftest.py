@@ -1,5 +1,6 @@
 """What every test shares: shapes checked at run time, the real material, a system that draws without weights."""
 
+import os
 import sys
 import time
 import types
@@ -9,6 +10,11 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
+# One of several pytest processes at work has a processor of its own, and no more: torch reads this when it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 from tests import checks  # noqa: E402
 
