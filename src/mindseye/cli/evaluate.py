@@ -1,7 +1,7 @@
 """`mindseye evaluate`: how well a model draws what it is told."""
 
-from functools import partial
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 

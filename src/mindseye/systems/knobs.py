@@ -51,7 +51,7 @@ class Options:
 
     # The second, larger pass.
     hires: float = option(1.0, "draw again, so many times larger, from the small picture", low=1, high=8)
-    hires_steps: int = option(0, "steps of the larger pass; 0 is as many as of the first", low=0, high=1000)
+    hires_steps: int = option(0, "steps of the larger pass, all run; 0 is as many as of the first", low=0, high=1000)
     hires_strength: float = option(0.6, "how far the larger pass may go from the small picture", low=0, high=1)
     hires_upscaler: str = option(
         "latent",
