@@ -147,7 +147,7 @@ class _NormedSilu(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, bias, mean, spread = ctx.saved_tensors
         grad = grads[0].contiguous(memory_format=_layout(x))
         per_group = (*mean.shape, -1)

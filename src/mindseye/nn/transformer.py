@@ -50,7 +50,7 @@ class _QuickGelu(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Any) -> Tensor:
+    def backward(ctx: Any, *grads: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (faster,) = ctx.saved_tensors
         return torch.ops.aten.silu_backward(grads[0], faster)
 
