@@ -82,7 +82,7 @@ def test_size_is_rounded_to_the_nearest_multiple_and_said(asked, drawn):
         ({"size": (0, 64)}, SizeError),
         ({"mask": Image.new("L", (4, 4))}, OptionError),
     ],
-    ids=str,
+    ids=lambda given: "+".join(given) if isinstance(given, dict) else given.__name__,
 )
 def test_what_no_system_can_draw_is_refused(changes, kind):
     with pytest.raises(kind):
