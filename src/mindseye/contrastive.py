@@ -8,6 +8,7 @@ its places share the target evenly (as in UniCL, Yang et al. 2022, arXiv:2204.03
 """
 
 import math
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -64,6 +65,20 @@ def gather(x: Tensor) -> Tensor:
         rows = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
         distributed.all_gather(rows, x.contiguous())
         return torch.cat(rows)
-    from torch.distributed.nn import functional as collective
+    return cast(Tensor, _Gathered.apply(x))
 
-    return torch.cat(collective.all_gather(x.contiguous()))
+
+class _Gathered(torch.autograd.Function):
+    """The rows of every process, and the way back of each to whom it came from."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        rows = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(rows, x.contiguous())
+        return torch.cat(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        whole = gradients[0].clone(memory_format=torch.contiguous_format)  # it is summed in place
+        distributed.all_reduce(whole)
+        return whole.chunk(distributed.get_world_size())[distributed.get_rank()]

@@ -30,8 +30,8 @@ class Options:
 
     # How the text pulls.
     rescale: float = option(0.0, "pulls contrast back under strong guidance", low=0, high=1)
-    guidance_low: float = option(0.0, "guide only at times above this, 0 being clean", low=0, high=1)
-    guidance_high: float = option(1.0, "guide only at times up to this, 1 being noise", low=0, high=1)
+    guidance_low: float = option(0.0, "guide only above this time, 0 being clean; faster, not exact", low=0, high=1)
+    guidance_high: float = option(1.0, "guide only up to this time, 1 being noise; faster, not exact", low=0, high=1)
     threshold: float = option(0.0, "most a latent may reach, in standard deviations; 0 is no limit", low=0, high=100)
     emphasis: Mode = option(
         "mean",

@@ -89,10 +89,8 @@ def answers(network: torch.nn.Module) -> list[torch.Tensor]:
     torch.manual_seed(0)
     if isinstance(network, UNet):
         vector = None if network.config.vector is None else torch.randn(2, network.config.vector)
-        text, x = (
-            torch.randn(2, 7, network.config.transformers.context),
-            torch.randn(2, network.config.in_channels, 8, 8),
-        )
+        text = torch.randn(2, 7, network.config.transformers.context)
+        x = torch.randn(2, network.config.in_channels, 8, 8)
         return [Seamless(network)(x, torch.tensor([3.0, 900.0]), text, vector)]
     if isinstance(network, AutoencoderKL):
         return [Tiled(network, tile=4).decode(torch.randn(1, 4, 16, 16)), network.encode(torch.rand(1, 3, 32, 32))]

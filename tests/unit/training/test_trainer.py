@@ -166,7 +166,7 @@ def test_the_objective_is_told_how_far_the_run_is(tmp_path: Path) -> None:
     assert seen == whole[:17]
     seen.clear()
     drain(train(listening, tmp_path / "cut", WORKSHOP))
-    assert seen == whole[10:]
+    assert seen == whole[17:]
     seen.clear()
     drain(train(replace(listening, steps=10**9), tmp_path / "hours", WORKSHOP, hours=0.2 / 3600))
     assert len(seen) > 1 and seen == sorted(seen) and 0 <= seen[0] < seen[-1] <= 1
