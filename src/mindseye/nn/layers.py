@@ -7,12 +7,13 @@ Names, shapes and starting values of their parameters are torch's, and so is wha
   widens its own weight for the time of the call. A half-precision file then costs half-precision memory and loses
   nothing, on processors that compute fastest in float32. The cost is one pass over the weights a call.
 - Or they are widened once, when the layer is first called (`Later`): what is never called, such as the encoder of an
-  autoencoder that only decodes, never leaves its file.
+  autoencoder that only decodes, never leaves its file. Whatever is done to a layer as a whole (`.to()`, a copy, a
+  pickle) is done to what it would have become.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -62,11 +63,25 @@ def _settle(layer: "Conv2d | Linear") -> None:
     layer.later = None
 
 
-@final
-class Linear(nn.Linear):
-    """`torch.nn.Linear`."""
+class _Waiting(nn.Module):
+    """A layer that may wait for its first call."""
 
     later: Later | None = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Waiting":
+        # Below ``.to()``, ``.float()`` and their like, which the first call would undo.
+        settle(self)
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles: nothing of the file goes with them.
+        settle(self)
+        return super().__getstate__()
+
+
+@final
+class Linear(_Waiting, nn.Linear):
+    """`torch.nn.Linear`."""
 
     def forward(self, input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
         """In the dtype of ``input``."""
@@ -76,10 +91,8 @@ class Linear(nn.Linear):
 
 
 @final
-class Conv2d(nn.Conv2d):
+class Conv2d(_Waiting, nn.Conv2d):
     """`torch.nn.Conv2d`."""
-
-    later: Later | None = None
 
     def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D H2 W2"]:
         """In the dtype of ``input``."""

@@ -1,5 +1,6 @@
 """Foreign weights into our networks: strict, in the wanted dtype, without a second copy, or not at all."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -15,7 +16,13 @@ from mindseye.checkpoints.layout import KeysMismatch
 from mindseye.checkpoints.load import Files, load_foreign
 from mindseye.checkpoints.manifest import read_manifest
 from mindseye.checkpoints.releases import PartFile, identify, identify_codec
+from mindseye.checkpoints.save import load_part, save_part
+from mindseye.codec import Tiled
 from mindseye.errors import UnknownName, WeightsError, WeightsMissing
+from mindseye.networks.unet import UNet
+from mindseye.networks.vae import AutoencoderKL
+from mindseye.nn.layers import settle
+from mindseye.nn.seamless import Seamless
 
 HALVES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -75,6 +82,35 @@ def test_layers_that_wait_for_their_first_call(part: PartFile, dtype: torch.dtyp
         assert torch.equal(late(*given), eager(*given))
     assert {value.dtype for value in late.parameters()} == {dtype}
     assert all(torch.equal(value, eager.state_dict()[key]) for key, value in late.state_dict().items())
+
+
+def answers(network: torch.nn.Module) -> list[torch.Tensor]:
+    """What the ways into a network give that go through its layers otherwise than by calling it."""
+    torch.manual_seed(0)
+    if isinstance(network, UNet):
+        vector = None if network.config.vector is None else torch.randn(2, network.config.vector)
+        text = torch.randn(2, 7, network.config.transformers.context)
+        x = torch.randn(2, network.config.in_channels, 8, 8)
+        return [Seamless(network)(x, torch.tensor([3.0, 900.0]), text, vector)]
+    if isinstance(network, AutoencoderKL):
+        return [Tiled(network, tile=4).decode(torch.randn(1, 4, 16, 16)), network.encode(torch.rand(1, 3, 32, 32))]
+    return list(network.text(torch.tensor([[3, 5, 7, 89, *[89] * 12]])))
+
+
+def test_every_part_waits_and_answers_the_same(tmp_path: Path, tiny) -> None:
+    for part in identify(tiny("sdxl-inpaint", torch.float16).file(tmp_path / "x.safetensors")).parts.values():
+        late, eager = (load_foreign(part, later=later) for later in (True, False))
+        assert all(torch.equal(*both) for both in zip(answers(late), answers(eager), strict=True))
+        # Whoever walks over the weights instead sees the file's (what does not wait is widened, and loses nothing) ...
+        late, stored = load_foreign(part, later=True), load_foreign(part, None).state_dict()
+        save_part(tmp_path / "kept.safetensors", late)
+        kept = load_part(tmp_path / "kept.safetensors", None).state_dict()
+        assert any(value.dtype == torch.float16 for value in kept.values())
+        assert all(torch.equal(kept[key].to(value.dtype), value) for key, value in stored.items())
+        # ... unless they ask for them as they will be.
+        assert {value.dtype for value in copy.deepcopy(late).bfloat16().parameters()} == {torch.bfloat16}
+        settle(late)
+        assert all(torch.equal(value, eager.state_dict()[key]) for key, value in late.state_dict().items())
 
 
 def test_waiting_layers_are_checked_at_once(tmp_path: Path, tiny) -> None:

@@ -1,5 +1,8 @@
 """torch's layers with our freedoms: the same numbers, whatever the weights are stored in."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -107,3 +110,34 @@ def test_layers_widened_at_their_first_call_are_as_if_widened_before(stored, dty
     x = random(1, 4, 5, 5).to(dtype).requires_grad_()
     network[0](x).float().sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle", "to", "state_dict"])
+def test_what_is_done_to_a_waiting_network_is_done_to_what_it_will_be(way):
+    """Not undone by the first call; and the open file that `release` belongs to is neither copied nor pickled."""
+
+    class File:
+        def __init__(self):
+            self.mapped = (nothing for nothing in ())  # as little to be copied as a memory map
+
+        def release(self, old):
+            pass
+
+    later = Later(dtype=torch.float32, memory_format=torch.channels_last, release=File().release)
+    network = nn.Sequential(Conv2d(4, 6, 3), Linear(5, 6)).half()
+    wide = [layer.weight.detach().float() for layer in network]
+    for layer in network:
+        layer.later = later
+    if way == "deepcopy":
+        made = copy.deepcopy(network)
+    elif way == "pickle":
+        made = pickle.loads(pickle.dumps(network))
+    elif way == "to":
+        made, wide = network.to(torch.bfloat16), [weight.bfloat16() for weight in wide]
+    else:  # what is stored goes out as it is stored, to the bit
+        made, wide = nn.Sequential(Conv2d(4, 6, 3), Linear(5, 6)).half(), [weight.half() for weight in wide]
+        made.load_state_dict(network.state_dict())
+    if way != "state_dict":
+        made[0](random(1, 4, 5, 5).to(wide[0].dtype))
+    assert all(torch.equal(layer.weight, weight) for layer, weight in zip(made, wide, strict=True))
+    assert all(layer.later is None for layer in made)
