@@ -54,6 +54,10 @@ class Noise:
         self._generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         self._first = True
 
+    def again(self) -> "Noise":
+        """The same pictures from their beginning."""
+        return Noise(self.seeds, variations=self.variations, strength=self.strength, drawn_at=self.drawn_at)
+
     def varied(self, seeds: Sequence[int], strength: float, *, drawn_at: tuple[int, int] | None = None) -> "Noise":
         """The same pictures from their beginning, as variations; arguments as of the class."""
         return Noise(self.seeds, variations=seeds, strength=strength, drawn_at=drawn_at)

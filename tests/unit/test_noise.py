@@ -25,6 +25,13 @@ def test_the_global_generator_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_again_is_from_the_beginning_whatever_was_drawn():
+    for noise in (Noise([3, 4]), Noise([3, 4]).varied([5, 6], 0.3, drawn_at=(2, 3))):
+        first, second = noise.normal(2, 4, 4), noise.normal(5)
+        again = noise.again()
+        assert torch.equal(again.normal(2, 4, 4), first) and torch.equal(again.normal(5), second)
+
+
 def test_normal_like_takes_shape_and_dtype_but_not_precision():
     x = torch.zeros(2, 3, 4, dtype=torch.float64)
     drawn = Noise([1, 2]).normal_like(x)

@@ -33,6 +33,7 @@ __all__ = [
     "Tabulated",
     "cosine",
     "linear",
+    "longest",
     "scaled_linear",
     "spacing",
 ]
@@ -221,6 +222,11 @@ SPACINGS: Mapping[str, str] = {
 """Names `spacing` knows, each with a sentence for menus."""
 
 
+def longest(name: str, schedule: Schedule) -> int:
+    """Most steps that a spacing tells apart on a schedule."""
+    return 50 if name == "lcm" else schedule.steps
+
+
 def spacing(
     name: str, schedule: Schedule, steps: int, *, offset: int = 0, shift: float = 1.0, final: str = "zero"
 ) -> Knots:
@@ -245,7 +251,7 @@ def spacing(
     """
     if name not in SPACINGS:
         raise UnknownName("spacing", name, SPACINGS)
-    most = 50 if name == "lcm" else schedule.steps
+    most = longest(name, schedule)
     if not 1 <= steps <= most:
         raise OptionError(f"{steps} steps of spacing {name!r}: 1 to {most} are possible")
     if shift != 1 and schedule.discrete:

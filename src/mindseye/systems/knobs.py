@@ -30,8 +30,8 @@ class Options:
 
     # How the text pulls.
     rescale: float = option(0.0, "pulls contrast back under strong guidance", low=0, high=1)
-    guidance_low: float = option(0.0, "guide only at times above this, 0 being clean", low=0, high=1)
-    guidance_high: float = option(1.0, "guide only at times up to this, 1 being noise", low=0, high=1)
+    guidance_low: float = option(0.0, "guide only above this time, 0 being clean; faster, not exact", low=0, high=1)
+    guidance_high: float = option(1.0, "guide only up to this time, 1 being noise; faster, not exact", low=0, high=1)
     threshold: float = option(0.0, "most a latent may reach, in standard deviations; 0 is no limit", low=0, high=100)
     emphasis: Mode = option(
         "mean",
@@ -51,7 +51,7 @@ class Options:
 
     # The second, larger pass.
     hires: float = option(1.0, "draw again, so many times larger, from the small picture", low=1, high=8)
-    hires_steps: int = option(0, "steps of the larger pass; 0 is as many as of the first", low=0, high=1000)
+    hires_steps: int = option(0, "steps of the larger pass, all run; 0 is as many as of the first", low=0, high=1000)
     hires_strength: float = option(0.6, "how far the larger pass may go from the small picture", low=0, high=1)
     hires_upscaler: str = option(
         "latent",

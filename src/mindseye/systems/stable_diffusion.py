@@ -26,7 +26,7 @@ from mindseye.diffusion.denoiser import Conditioning, Denoiser, NetDenoiser, Pre
 from mindseye.diffusion.guidance import Guided, Masked, Thresholded
 from mindseye.diffusion.preview import LinearPreview, Sketch
 from mindseye.diffusion.samplers import SAMPLERS, choose
-from mindseye.diffusion.schedule import SCHEDULES, Knots, Schedule, spacing
+from mindseye.diffusion.schedule import SCHEDULES, Knots, Schedule, longest, spacing
 from mindseye.errors import OptionError, SizeError
 from mindseye.networks.clip import CLIP
 from mindseye.networks.unet import UNet
@@ -225,7 +225,7 @@ class _Run:
         request, start = self.request, self.start
         width, height = known(request.size, "size")
         sigmas = self._sigmas(known(request.steps, "steps"))
-        drawn = self._noise(height, width)
+        drawn = self._noise(self.noise, height, width)
         planes = self._planes(start, (height, width))
         mask = None if start is None else start.latent_mask
         if start is None:
@@ -236,18 +236,23 @@ class _Run:
             if mask is not None and request.strength == 1:  # what is repainted is forgotten altogether
                 x = torch.lerp(x, self._first(drawn, sigmas), mask.expand_as(x))
             elif mask is not None and self.options.masked in ("noise", "nothing"):
-                other = regions.refilled(start.latents, mask, self.options.masked, self._noise(height, width))
+                other = regions.refilled(
+                    start.latents, mask, self.options.masked, self._noise(self.noise, height, width)
+                )
                 x = other + float(sigmas[0]) * drawn
         denoise = self._denoiser(sigmas, (width, height), planes, larger=False)
         if start is not None and mask is not None and planes is None:
             denoise = Masked(denoise, start.latents, mask)
-        return (yield from self._walk("draw", denoise, x, sigmas))
+        return (yield from self._walk("draw", denoise, x, sigmas, self.noise))
 
     def enlarge(self, latents: Latents) -> Steps[Latents]:
-        """The second pass: the first one's picture, enlarged, as the start of a larger one."""
-        request, options = self.request, self.options
-        small, multiple = known(request.size, "size"), self.system.multiple
-        width, height = (max(1, round(side * options.hires / multiple)) * multiple for side in small)
+        """The second pass: the first one's picture, enlarged, as the start of a larger one.
+
+        As AUTOMATIC1111 does it: sides are rounded down to whole latents, the noise is the seeds' own once more, at the
+        new size, and all of the pass's steps are run, however short the way.
+        """
+        request, options, factor = self.request, self.options, self.system.codec.factor
+        width, height = (max(1, int(side * options.hires) // factor) * factor for side in known(request.size, "size"))
         if options.hires_upscaler == "pixels":
             images = to_images(self.decode(latents))
             large = [from_image(image.resize((width, height), Resampling.LANCZOS)) for image in images]
@@ -255,10 +260,11 @@ class _Run:
         else:
             high, wide = self._latent_size(height, width)
             start = regions.enlarged(latents, (wide, high), options.hires_upscaler)
-        sigmas = remaining(self._sigmas(options.hires_steps or known(request.steps, "steps")), options.hires_strength)
-        drawn = self._noise(height, width)
+        sigmas = self._share(options.hires_steps or known(request.steps, "steps"), options.hires_strength)
+        noise = self.noise.again()
+        drawn = self._noise(noise, height, width)
         denoise = self._denoiser(sigmas, (width, height), self._planes(None, (height, width)), larger=True)
-        return (yield from self._walk("enlarge", denoise, start + float(sigmas[0]) * drawn, sigmas))
+        return (yield from self._walk("enlarge", denoise, start + float(sigmas[0]) * drawn, sigmas, noise))
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Pixels:
@@ -279,15 +285,15 @@ class _Run:
     def _encode(self, pixels: Pixels) -> Latents:
         return self.codec.encode(pixels.to(self.weights.dtype)).float()
 
-    def _walk(self, stage: str, denoise: Denoiser, x: Latents, sigmas: Knots) -> Steps[Latents]:
+    def _walk(self, stage: str, denoise: Denoiser, x: Latents, sigmas: Knots, noise: Noise) -> Steps[Latents]:
         """From noise to latents, with pictures on the way."""
         sampler = choose(known(self.request.sampler, "sampler"), None if self.options.eta < 0 else self.options.eta)
-        x = yield from watched(stage, sampler(denoise, x, sigmas, self.noise), self.look)
+        x = yield from watched(stage, sampler(denoise, x, sigmas, noise), self.look)
         return x * float(self.schedule.signal(sigmas[-1]))
 
-    def _noise(self, height: int, width: int) -> Latents:
+    def _noise(self, noise: Noise, height: int, width: int) -> Latents:
         """Noise of a picture's latents, from each picture's own source."""
-        drawn = self.noise.normal(self.system.unet.config.out_channels, *self._latent_size(height, width))
+        drawn = noise.normal(self.system.unet.config.out_channels, *self._latent_size(height, width))
         return drawn.to(self.weights.device)
 
     def _sigmas(self, steps: int) -> Knots:
@@ -295,6 +301,14 @@ class _Run:
         return spacing(
             options.spacing, self.schedule, steps, offset=options.offset, shift=options.shift, final=options.final
         )
+
+    def _share(self, steps: int, share: float) -> Knots:
+        """The last ``steps`` of a run so long that they are that share of it; fewer where none can be as long."""
+        whole = int(steps / min(share, 0.999)) if share else steps
+        most = longest(self.options.spacing, self.schedule)
+        if whole > most:
+            return remaining(self._sigmas(most), share)
+        return self._sigmas(whole)[-1 - steps :] if share else self._sigmas(whole)[-1:]
 
     def _first(self, drawn: Latents, sigmas: Knots) -> Latents:
         """Where a run from nothing starts: unit noise in the network's own coordinates, or noise of the first sigma."""

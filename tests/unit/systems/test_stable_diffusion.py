@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mindseye.diffusion.schedule import SCHEDULES, spacing
 from mindseye.engine.engine import Engine
 from mindseye.engine.options import build, knobs
 from mindseye.errors import OptionError, SizeError, UnknownName
@@ -276,7 +277,7 @@ def test_a_second_pass_is_larger(system, upscaler):
     assert got.shape == (1, 3, 48, 64)
     assert [(each.stage, each.step) for each in seen] == [
         *(("draw", step) for step in (1, 2, 3, 4)),
-        ("enlarge", 1),  # 3 steps at strength 0.6
+        *(("enlarge", step) for step in (1, 2, 3)),  # all of them, at whatever strength
     ]
     with pytest.raises(OptionError, match="second pass"):
         draw(system, image=photo(), options=Options(hires=2.0))
@@ -297,6 +298,34 @@ def test_the_second_pass_starts_from_the_first_ones_latents(system, monkeypatch)
     enlarged = torch.nn.functional.interpolate(first, scale_factor=2, mode="bilinear")
     torch.testing.assert_close(still, enlarged, rtol=0, atol=1e-5)
     assert (moved - enlarged).abs().max() > 1e-2
+
+
+def test_the_second_pass_is_that_of_the_web_interface(system, monkeypatch):
+    """Sides rounded down, the last steps of a longer run, the seeds' noise from its beginning, and what follows it."""
+    seen = []
+
+    def choose(name, eta):
+        def sampler(denoise, x, sigmas, noise):
+            seen.append((x, sigmas, noise))
+            yield from ()
+            return x
+
+        return sampler
+
+    monkeypatch.setattr("mindseye.systems.stable_diffusion.choose", choose)
+    table = dataclasses.replace(system, prediction="eps", schedule="scaled-linear")
+    options = Options(hires=1.3, hires_steps=3, hires_strength=0.5, spacing="karras", variation_seed=9,
+                      variation_strength=0.2)  # fmt: skip
+    assert draw(table, 7, options=options).shape == (1, 3, 28, 40)  # of 31.2 and 41.6
+    (first, _, _), (second, sigmas, after) = seen
+    noise = Noise((7,)).varied([9], 0.2)
+    assert torch.equal(sigmas, spacing("karras", SCHEDULES["scaled-linear"](), 6)[-4:])
+    enlarged = torch.nn.functional.interpolate(first, size=(7, 10), mode="bilinear")
+    torch.testing.assert_close(second, enlarged + float(sigmas[0]) * noise.normal(4, 7, 10))
+    assert torch.equal(after.normal(3), noise.normal(3))
+    # Where no run can be so long, as many of the longest one as the strength says.
+    draw(table, options=dataclasses.replace(options, spacing="lcm", hires_steps=8, hires_strength=0.1))
+    assert torch.equal(seen[-1][1], spacing("lcm", SCHEDULES["scaled-linear"](), 50)[-6:])
 
 
 @pytest.mark.parametrize("axes", ["x", "y", "xy"])
