@@ -620,7 +620,10 @@ def find(name: str) -> Card:
         entry = library.usable(name)
         return card_of(identify(entry.path), entry.name, licence=entry.licence, manner=manner)
     if os.sep in name or name.startswith("~") or Path(name).suffix in (".safetensors", ".ckpt"):
-        return card_of(identify(Path(name).expanduser()), Path(name).stem, manner=manner)
+        path = Path(name).expanduser()
+        # Two files of one name in a watched folder are told apart by theirs: that looks like a path, too.
+        if path.exists() or name not in {entry.name for entry in library.entries()}:
+            return card_of(identify(path), Path(name).stem, manner=manner)
     # A CLIP is a critic first, but can be painted with; what a second model is for, its error says.
     kinds: tuple[Kind, ...] = ("model", "clip", "secondary")
     for kind in ("clip", "model") if manner in MANNERS["clip"] else kinds:

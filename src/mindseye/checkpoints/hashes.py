@@ -2,7 +2,7 @@
 
 Three are in use by people and pictures' metadata: sha256 of the whole file; its first ten digits (A1111's "Model
 hash"); and sha256 of what follows a safetensors header (kohya's `sshs_model_hash` and A1111's LoRA hash), which stays
-the same when somebody edits the metadata.
+the same when somebody edits the metadata. Until 2023 A1111 took eight digits from one stretch of the file (`early`).
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-__all__ = ["Hashes", "Remembered", "locked", "take", "write_json"]
+__all__ = ["Hashes", "Remembered", "early", "locked", "take", "write_json"]
 
 VERSION = 1
 _BLOCK = 4 << 20
@@ -59,6 +59,18 @@ def take(path: Path) -> Hashes:
             if header:
                 tensors.update(block)
     return Hashes(whole.hexdigest(), tensors.hexdigest() if header else "")
+
+
+def early(path: Path) -> str:
+    """What A1111 wrote as "Model hash" at first: eight digits of 64 KiB in the file's second MiB; "" of a smaller file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        file.seek(0x100000)
+        read = file.read(0x10000)
+    return hashlib.sha256(read).hexdigest()[:8] if read else ""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -133,6 +145,13 @@ class Remembered:
             self.put(path, {"sha256": taken.sha256, "tensors": taken.tensors})
             return taken
         return Hashes(known["sha256"], str(known.get("tensors", "")))
+
+    def known(self, path: Path) -> Hashes | None:
+        """The file's fingerprints if they were taken before; None if they were not, or the file is gone."""
+        with contextlib.suppress(OSError):
+            if isinstance(self.get(path).get("sha256"), str):
+                return self.hashes(path)
+        return None
 
     def save(self) -> None:
         """Write it down if anything is new; files that are gone are dropped. A disk that refuses is no error here."""

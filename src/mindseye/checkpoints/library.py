@@ -184,6 +184,10 @@ class Library:
         self._facts.save()
         return found
 
+    def known(self, path: Path) -> Hashes | None:
+        """Fingerprints of a file that were taken before; None if they were not."""
+        return self._facts.known(path)
+
     # -- changing -----------------------------------------------------------------------------------------------------
 
     def add(

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from mindseye.engine.engine import Engine
-    from mindseye.metadata import Drawer
 
 BATCH = 8
 """Pictures that are drawn together and then saved, so that a long order interrupted keeps what is done."""
@@ -150,7 +149,7 @@ def _draw(
         request: What to draw.
         files: Where to.
         row: Save only this picture of the one batch.
-        weights: sha256 of the weights it was drawn with before; a difference is said.
+        weights: sha256 of the weights it was drawn with before, or its first digits; a difference is said.
         json: Whether stdout speaks JSON.
         quiet: Whether to keep still.
         alone: Whether no other order goes to the same place.
@@ -162,7 +161,9 @@ def _draw(
         now = request.count if row is not None else min(BATCH, request.count - done)
         result = watch(engine.stream(replace(request, count=now)), quiet=quiet or json)
         request = replace(request, seed=((result.request.seed or 0) + now) % SEEDS)
-        changed = sorted(part for part in weights if result.weights.get(part, weights[part]) != weights[part])
+        changed = sorted(
+            part for part in weights if not result.weights.get(part, weights[part]).startswith(weights[part])
+        )
         notices = list(result.notices)
         if changed:
             notices.append(f"the weights of {', '.join(changed)} are not those it was drawn with: it will differ")
@@ -237,36 +238,20 @@ def _as_drawn(
         return replace(request, **{**alone, **rest}, options=merged), None, {}
     if "prompt" in changes:
         found = replace(found, fields={**found.fields, "prompt": changes["prompt"]})
-    request, notices = to_request(found, cards=_drawers(), model=changes.get("model"))
+    from mindseye.checkpoints.library import Library
+    from mindseye.cli import owned
+
+    library = Library()
+    request, notices = to_request(
+        found, cards=owned.drawers(library), model=changes.get("model"), vaes=owned.vaes(library)
+    )
+    request, more = owned.named_as_here(request, found, library)
     if not quiet:
         say(f"{like} was made by another program, {found.tool}")
-        for notice in notices:
+        for notice in (*notices, *more):
             say(notice)
-    return replace(request, **changes, options={**request.options, **options}), None, {}
-
-
-def _drawers() -> "list[Drawer]":
-    """Every card as far as a translation must know it. This wakes torch, which has to draw in a moment anyway."""
-    from mindseye import zoo
-    from mindseye.checkpoints.library import Library
-    from mindseye.engine.engine import system_class
-    from mindseye.engine.options import knobs
-    from mindseye.metadata import Drawer
-
-    own = [zoo.find(entry.name) for entry in Library().entries("model") if not entry.problem and entry.path.exists()]
-    made = []
-    for card in (*(card for card in zoo.ZOO if card.ready), *own):
-        kind = system_class(card)
-        made.append(
-            Drawer(
-                name=card.name,
-                native=card.native,
-                samplers=tuple(getattr(kind, "samplers", ())) or None,
-                options=tuple(knob.name for knob in knobs(kind.Options)),
-                flow=card.facts.get("prediction") == "flow",
-            )
-        )
-    return made
+    request = replace(request, **changes, options={**request.options, **options})
+    return request, None, owned.weights(request, found, library)
 
 
 def _find_image(path: str, sha256: str, *, beside: Path) -> "Image":

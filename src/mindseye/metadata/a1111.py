@@ -5,7 +5,8 @@ Text in PNG `parameters`, EXIF `UserComment`, a GIF's comment or hidden in the p
 `Schedule type` is the sampler's plain one, because versions that had a choice wrote it down.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 from mindseye.metadata.found import MOST_LORAS, Found, Lora, gathered, lora_of, real, size_of, text_of, whole
 from mindseye.metadata.infotext import Infotext, parse_infotext
@@ -14,7 +15,7 @@ _KNOWN = {
     "Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model hash", "Model", "VAE", "Clip skip",
     "Denoising strength", "Variation seed", "Variation seed strength", "Hires upscale", "Hires resize", "Hires steps",
     "Hires upscaler", "Mask blur", "Tiling", "Emphasis", "RNG", "Lora hashes", "Version", "CFG Rescale", "Eta",
-    "Eta DDIM", "Schedule", "Scheduler", "Masked content", "Inpaint area", "Masked area padding",
+    "Eta DDIM", "Schedule", "Scheduler", "Masked content", "Inpaint area", "Masked area padding", "First pass size",
 }  # fmt: skip
 
 _DEFAULT_SCHEDULES: Mapping[str, str] = {
@@ -48,10 +49,7 @@ def of_infotext(info: Infotext, raw: str) -> Found:
     sampler, schedule = get("Sampler"), get("Schedule type") or get("Schedule") or get("Scheduler")
     if schedule == "Automatic":
         schedule = _DEFAULT_SCHEDULES.get(sampler or "")
-    size = size_of(get("Size"))
-    hires = real(get("Hires upscale"))
-    if hires is None and size and (larger := size_of(get("Hires resize"))):
-        hires = max(larger[0] / size[0], larger[1] / size[1])
+    size, hires, said = _passes(get)
     strength = real(get("Denoising strength"))
     fields = gathered(
         {
@@ -88,7 +86,34 @@ def of_infotext(info: Infotext, raw: str) -> Found:
             "extra": {key: value for key, value in info.fields.items() if key not in _KNOWN and value},
         }
     )
-    return Found(tool=_tool(info.fields), fields=fields, raw=raw)
+    return Found(tool=_tool(info.fields), fields=fields, raw=raw, notices=said)
+
+
+def _passes(get: Callable[[str], str | None]) -> tuple[tuple[int, int] | None, float | None, tuple[str, ...]]:
+    """Size of the first pass, how many times larger the second is (None without one), and what cannot be so here."""
+    size, hires = size_of(get("Size")), real(get("Hires upscale"))
+    if hires is not None or size is None:
+        return size, hires, ()
+    if (first := get("First pass size")) is not None and (told := _sides(first)):  # until 2023 "Size" was the second's
+        # 0x0 left it to the program: 512x512 of that shape, in steps of 64.
+        scale = 512 / math.sqrt(size[0] * size[1])
+        width, height = told if min(told) else tuple(math.ceil(scale * side / 64) * 64 for side in size)
+        return (width, height), max(size[0] / width, size[1] / height), ()
+    if (larger := _sides(get("Hires resize"))) and max(larger):
+        ratios = [wanted / side for wanted, side in zip(larger, size, strict=True)]
+        if min(larger) and round(size[0] * max(ratios)) * larger[1] != round(size[1] * max(ratios)) * larger[0]:
+            cut = f"its second pass was cut to {larger[0]}x{larger[1]}, here the whole of it is kept"
+            return size, max(ratios), (cut,)
+        return size, max(ratios), ()
+    return size, None, ()
+
+
+def _sides(text: str | None) -> tuple[int, int] | None:
+    """Width and height, either of which may be 0: as the other one makes it."""
+    sides = [whole(side) for side in (text or "").split("x")]
+    if len(sides) != 2 or any(side is None or not 0 <= side <= 100_000 for side in sides):
+        return None
+    return sides[0] or 0, sides[1] or 0
 
 
 def _tool(fields: Mapping[str, str]) -> str:

@@ -188,8 +188,10 @@ def upscaler(name: str) -> tuple[str, str]:
     """Our `hires_upscaler` for anybody's, and a sentence if it is another."""
     plain = normal(name)
     if plain.startswith("latent"):
-        kind = next((kind for kind in ("nearest", "antialiased", "bicubic") if kind in plain), "")
-        return (f"latent-{kind}" if kind else "latent"), ""
+        # Longest first: "nearest_exact" holds "nearest".
+        kinds = ("nearest_exact", "nearest", "bicubic_antialiased", "bicubic", "antialiased")
+        kind = next((kind for kind in kinds if kind in plain), "")
+        return (f"latent-{kind.replace('_', '-')}" if kind else "latent"), ""
     if "lanczos" in plain:
         return "pixels", ""
     return "pixels", f"it was enlarged by {name.strip()[:60]!r}, which is not here: it is enlarged plainly"

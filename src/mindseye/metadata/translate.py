@@ -5,14 +5,14 @@ sigma where the model was trained on a shade more; its UniPC and DDIM have time 
 the GPU unless it says otherwise. The options that stand for these are set here, by tool and sampler.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mindseye.errors import ImageError
 from mindseye.metadata import disco, names
 from mindseye.metadata.dialects import to_a1111
-from mindseye.metadata.found import Fields, Found, parse_object, stem
+from mindseye.metadata.found import Fields, Found, parse_object, real, stem
 from mindseye.request import DEFAULT, LONGEST_PROMPT, SEEDS, Request, Scalar, from_json
 
 __all__ = ["Drawer", "to_request"]
@@ -22,6 +22,9 @@ _TIMESTEP = ("ddim", "plms", "unipc", "lcm")
 
 _SLOPES = ("euler", "euler-ancestral", "heun", "lms", "dpm2", "dpm2-ancestral")
 """Samplers that diffusers, and so InvokeAI, starts from the greatest sigma, with time grids that hold both ends."""
+
+_FEWER = ("ddim", "plms", "unipc")
+"""Of those, the ones whose last step A1111 leaves out where a pass starts from a picture."""
 
 _STOCHASTIC = (
     "euler-ancestral", "dpm2-ancestral", "dpm++-2s-ancestral", "dpm++-sde", "dpm++-2m-sde", "lcm", "ddpm",
@@ -60,6 +63,20 @@ _LOST = (
 )
 """What no request can say, by the start of a leftover field's name."""
 
+_PASTED = ("A1111", "Forge", "SD.Next", "stable-diffusion.cpp")
+"""Programs whose text names every setting that is not usual: what of it is not understood is said."""
+
+_HARMLESS = (
+    "Version", "User", "App", "Backend", "Pipeline", "Operations", "Batch", "VAE hash", "Hashes", "TI hashes",
+    "Init image", "X ", "Y ", "Z ", "Fixed ", "Script", "Pad conds", "Civitai", "Created", "Generation", "Template",
+    "Negative Template", "Wildcard",
+)  # fmt: skip
+"""Leftover fields that say nothing of how the picture looks, by the start of their names."""
+
+_NOTHING = ("None", "False", "0", "0.0", "Automatic", "Use same sampler", "Use same scheduler", "Use same checkpoint",
+            "Use same choices")  # fmt: skip
+"""Values of leftover fields by which nothing was changed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Drawer:
@@ -72,6 +89,8 @@ class Drawer:
         samplers: The names it takes; None if any.
         options: The options it has; None if any.
         flow: Whether it predicts a rectified flow, which has noise levels of its own.
+        skips: Whether A1111 heeds a clip skip with it: OpenCLIP's towers, those of the second generation and of XL, it
+            always reads in the same layer.
     """
 
     name: str
@@ -80,10 +99,11 @@ class Drawer:
     samplers: Sequence[str] | None = None
     options: Sequence[str] | None = None
     flow: bool = False
+    skips: bool = True
 
 
 def to_request(
-    found: Found, *, cards: Sequence[Drawer] = (), model: str | None = None
+    found: Found, *, cards: Sequence[Drawer] = (), model: str | None = None, vaes: Collection[str] = ()
 ) -> tuple[Request, tuple[str, ...]]:
     """A request for the same picture, as far as it can be the same.
 
@@ -91,6 +111,7 @@ def to_request(
         found: What the picture says.
         cards: What can draw here, the default first.
         model: The card to draw with; None looks for the picture's own among `cards`, by hash, then by name.
+        vaes: Names of autoencoders that the option `vae` takes.
 
     Returns:
         The request, of one picture, with None wherever nothing was said; and one sentence for each thing that cannot be
@@ -116,6 +137,8 @@ def to_request(
     sampler, walked = _sampler(found, card, notices)
     if sampler is not None:
         filled["sampler"] = sampler
+    _from_a_picture(found, sampler, filled, notices)
+    options |= _vae(found, card, vaes, notices)
     filled["options"] = _allowed(options | walked, card, notices)
     notices += _lost(found, sampler)
     request = Request(**{name: value for name, value in filled.items() if value is not None})
@@ -226,6 +249,29 @@ def _numbers(fields: Fields, notices: list[str]) -> dict[str, Any]:
     return filled
 
 
+def _from_a_picture(found: Found, sampler: str | None, filled: dict[str, Any], notices: list[str]) -> None:
+    """How many steps A1111 runs where a pass starts from a picture: one more than a share of them, or one fewer."""
+    starts = "strength" in filled or "hires" in found.fields
+    if found.tool not in ("A1111", "Forge") or not starts:
+        return
+    if sampler in _FEWER:
+        notices.append(f"{found.tool}'s {sampler} left out a step where it started from a picture: it differs a little")
+    elif filled.get("strength") and (steps := filled.get("steps")):
+        filled["strength"] = min(1.0, (int(min(filled["strength"], 0.999) * steps) + 1) / steps)
+
+
+def _vae(found: Found, card: Drawer, vaes: Collection[str], notices: list[str]) -> dict[str, Scalar]:
+    """The autoencoder it was decoded by, if the user has it."""
+    vae = found.fields.get("vae")
+    if vae is None or vae in _NOTHING:
+        return {}
+    own = next((name for name in vaes if _plain(name) == _plain(stem(vae))), None)
+    if own is not None and (card.options is None or "vae" in card.options):
+        return {"vae": own}
+    notices.append(f"it was decoded by the VAE {vae[:60]}, here by the model's own")
+    return {}
+
+
 def _size(size: tuple[int, int] | None, card: Drawer, own: bool, notices: list[str]) -> tuple[int, int] | None:
     """Its size; on a model that draws far larger or smaller pictures, its shape at the size of that one's."""
     if size is None or card.native is None or own:
@@ -246,7 +292,7 @@ def _options(found: Found, card: Drawer, notices: list[str]) -> dict[str, Scalar
     plain: dict[str, Any] = {name: fields.get(name) for name in (*names_alike, "seamless", "only_masked")}
     if fields.get("variation_strength"):
         plain |= {name: fields.get(name) for name in ("variation_seed", "variation_strength")}
-    if plain["clip_skip"] == 1:
+    if plain["clip_skip"] == 1 or (found.tool == "A1111" and not card.skips):
         del plain["clip_skip"]
     plain["masked"] = _MASKED.get(fields.get("masked", ""))
     emphasis = fields.get("emphasis", "").lower()
@@ -347,6 +393,19 @@ def _lost(found: Found, sampler: str | None) -> list[str]:
         said.append("its sampler added noise at every step, which is not the same here: the picture will differ")
     if sampler in _STOCHASTIC and extra.get("ENSD", "0") != "0":
         said.append(f"the noise of its steps had a seed of its own (ENSD {extra['ENSD'][:20]}), which is not done")
-    if vae := fields.get("vae"):
-        said.append(f"it was decoded by the VAE {vae[:60]}, here by the model's own")
+    if found.tool in _PASTED and (unknown := _unknown(extra, fields.get("guidance"))):
+        more = f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
+        said.append(f"of its settings, nothing here does what these say: {', '.join(unknown[:12])}{more}")
     return said
+
+
+def _unknown(extra: Mapping[str, str], guidance: float | None) -> list[str]:
+    """Settings that are not understood, each as it was written."""
+    spoken = (*_HARMLESS, *(start for start, _ in _LOST), "ENSD")
+    return [
+        f"{name} {value[:40].strip()!r}" if not value.replace(".", "").isalnum() else f"{name} {value[:40]}"
+        for name, value in extra.items()
+        if not name.startswith(spoken)
+        and value not in _NOTHING
+        and not (name == "Hires CFG Scale" and real(value) == guidance)
+    ]

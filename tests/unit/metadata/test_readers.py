@@ -72,6 +72,9 @@ def test_who_wrote_an_infotext(settings, tool):
     ("settings", "fields"),
     [
         ("Hires resize: 1024x1024", {"hires": 2.0}),
+        ("Hires resize: 0x768", {"hires": 1.5}),
+        ("Hires resize: 1024x0, Denoising strength: 0.4", {"hires": 2.0, "hires_strength": 0.4}),
+        ("Hires resize: 0x0", {}),
         ("Denoising strength: 0.4", {"strength": 0.4}),
         ("Denoising strength: 0.4, Hires upscale: 1.5", {"hires": 1.5, "hires_strength": 0.4}),
         ("Mask blur: 4, Inpaint area: Only masked, Masked area padding: 16, Masked content: latent noise",
@@ -86,6 +89,22 @@ def test_single_settings(settings, fields):
     found = read_text(f"x\nSteps: 1, Seed: 2, Size: 512x512, {settings}").fields
     given = {key: value for key, value in found.items() if key not in ("prompt", "steps", "seed", "size")}
     assert given == {"extra": {}, **fields}
+
+
+@pytest.mark.parametrize(
+    ("told", "first", "hires"),
+    [("512x768", (512, 768), 2.0), ("0x0", (448, 640), 1536 / 640), ("", (1024, 1536), None)],
+)
+def test_until_2023_the_size_was_that_of_the_second_pass(told, first, hires):
+    found = read_text(f"x\nSteps: 1, Seed: 2, Size: 1024x1536, Denoising strength: 0.7, First pass size: {told}").fields
+    assert (found["size"], found.get("hires")) == (first, hires)
+    assert found["hires_strength" if hires else "strength"] == 0.7
+
+
+def test_a_second_pass_of_another_shape_is_said():
+    assert read_text("x\nSteps: 1, Seed: 2, Size: 512x768, Hires resize: 1000x1500").notices == ()
+    cut = read_text("x\nSteps: 1, Seed: 2, Size: 512x768, Hires resize: 1024x1024")
+    assert cut.fields["hires"] == 2.0 and "cut to 1024x1024" in cut.notices[0]
 
 
 def test_a_pasted_prompt_without_settings():

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 from PIL import Image
 
 from mindseye.diffusion.samplers import SAMPLERS
@@ -13,6 +14,7 @@ from mindseye.metadata.dialects import to_a1111
 from mindseye.metadata.translate import _MASKED, _RANGES
 from mindseye.pictures import save_lossy
 from mindseye.request import Request, Result
+from mindseye.systems.base import remaining
 from mindseye.systems.knobs import Options
 
 KNOBS = {each.name: each for each in dataclasses.fields(Options)}
@@ -98,9 +100,11 @@ def test_the_options_are_those_of_stable_diffusion():
         about = KNOBS[name].metadata
         assert about["low"] <= low and high <= about["high"], name
     assert set(_MASKED.values()) <= set(KNOBS["masked"].metadata["choices"])
-    assert {names.upscaler(name)[0] for name in ("Latent", "Latent (nearest)", "Latent (bicubic)", "4x")} <= set(
-        KNOBS["hires_upscaler"].metadata["choices"]
-    )
+    theirs = ("Latent", "Latent (antialiased)", "Latent (bicubic)", "Latent (bicubic antialiased)", "Latent (nearest)",
+              "Latent (nearest-exact)", "Lanczos")  # fmt: skip
+    ours = [name.lower().replace(" (", "-").replace(" ", "-").strip(")") for name in theirs[:-1]] + ["pixels"]
+    assert [names.upscaler(name) for name in theirs] == [(name, "") for name in ours]
+    assert set(ours) == set(KNOBS["hires_upscaler"].metadata["choices"])
 
 
 def test_a1111s_text_becomes_the_request_it_was():
@@ -176,12 +180,55 @@ def test_what_invoke_leaves_unsaid(chunk, options):
         ("Clip skip: 40", "out of range"),
         ("Emphasis: Ignore", "weights were ignored"),
         ("Sampler: DPM2 a", "last noise level but one"),
+        ("Sampler: DDIM, Hires upscale: 2", "left out a step"),
+        ("Hires resize: 1024x640", "cut to 1024x640"),
+        ("Hires upscale: 2, Hires sampler: Euler, Hires prompt: \"a, b\"",
+         "nothing here does what these say: Hires sampler Euler, Hires prompt 'a, b'"),
+        ("Sigma churn: 0.3", "nothing here does what these say: Sigma churn 0.3"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_the_same_is_said(settings, says):
     notices = of(settings)[1]
     assert sum(says in notice for notice in notices) == 1
     assert len(set(notices)) == len(notices)
+
+
+def test_every_setting_is_honoured_or_said():
+    """Whatever key a text holds: it turns something, or a sentence names it, or it says nothing of the picture."""
+    quiet = ("Version: v1.9", "User: me", "VAE hash: 00", "X Type: Steps", "Batch size: 4", "Eta: 1", "Pad conds: True",
+             "Hires upscale: 2, Hires CFG Scale: 7", "Refiner: None", "Hires sampler: Use same sampler")  # fmt: skip
+    plain = set(of("RNG: CPU, CFG scale: 7")[1])
+    for settings in quiet:
+        assert set(of(f"RNG: CPU, CFG scale: 7, {settings}")[1]) == plain, settings
+    (said,) = set(of(f"RNG: CPU, CFG scale: 7, {', '.join(f'Odd {n}: {n}' for n in range(1, 20))}")[1]) - plain
+    assert "Odd 1 1, Odd 2 2" in said and said.endswith("and 7 more")
+    # JSON of other programs is full of what means nothing.
+    raw = '{"positive_prompt": "x", "steps": 4, "odd": 1, "rand_device": "cpu"}'
+    assert not any("odd" in notice for notice in to_request(read_chunks({"invokeai_metadata": raw}))[1])
+
+
+@pytest.mark.parametrize(
+    ("sampler", "strength", "run"), [("Euler", 0.5, 11), ("Euler", 0.54, 11), ("Euler", 1.0, 20), ("DDIM", 0.5, 10)]
+)
+def test_as_many_steps_from_a_picture_as_a1111_runs(sampler, strength, run):
+    request, _ = of(f"Sampler: {sampler}, Denoising strength: {strength}")
+    assert len(remaining(torch.arange(21.0), request.strength)) - 1 == run
+
+
+def test_clip_skip_where_a1111_heeds_it():
+    second = dataclasses.replace(OWN, skips=False)
+    assert of("Clip skip: 2, Model: v1-5", cards=(OWN,))[0].options["clip_skip"] == 2
+    request, notices = of("Clip skip: 2, Model: v1-5, RNG: CPU", cards=(second,))
+    assert "clip_skip" not in request.options and notices == ()
+    assert of("Clip skip: 2, Model: v1-5, Version: f2.0", cards=(second,))[0].options["clip_skip"] == 2
+
+
+def test_an_autoencoder_of_the_users_is_used():
+    request, notices = of("VAE: vae-ft-mse.safetensors, RNG: CPU, Model: v1-5", cards=(OWN,), vaes=("VAE_ft mse", "b"))
+    assert request.options["vae"] == "VAE_ft mse" and notices == ()
+    assert "vae" not in of("VAE: other", cards=(OWN,), vaes=("b",))[0].options
+    request, notices = of("VAE: b", cards=(POCKET,), vaes=("b",))
+    assert "vae" not in request.options and any("the VAE b" in notice for notice in notices)
 
 
 def test_a_seed_beyond_ours_is_folded():
