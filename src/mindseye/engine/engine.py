@@ -177,7 +177,7 @@ class Engine:
             request=resolved,
             seconds=time.perf_counter() - started,
             notices=notices,
-            weights=self.fingerprints({**card.parts, **called}),
+            weights=self.fingerprints({**card.parts, **called}) | self._adapting.fingerprints(),
             usual=_plain(kind.Options()),
             scores=() if ranking is None else tuple(drawn.score for drawn in kept),
         )

@@ -98,7 +98,7 @@ def infotext(result: Result, index: int) -> Infotext:
     values: dict[str, object] = {"Steps": request.steps, "Sampler": request.sampler or None}
     values |= {"CFG scale": _number(request.guidance), "Seed": result.seeds[index]}
     values |= {"Size": f"{image.width}x{image.height}"}
-    loras, embeddings = (_hashes(result.weights, kind, length) for kind, length in (("lora:", 12), ("embedding:", 10)))
+    loras, embeddings = (_hashes(result.weights, kind) for kind in ("lora:", "embedding:"))
     parts = (digest for part, digest in result.weights.items() if not part.startswith(("lora:", "embedding:")))
     if digest := next(parts, None):
         values["Model hash"] = digest[:10]
@@ -117,9 +117,9 @@ def infotext(result: Result, index: int) -> Infotext:
     )
 
 
-def _hashes(weights: Mapping[str, str], kind: str, length: int) -> str | None:
-    """`name: hash, name: hash` of the weights of one kind."""
-    shown = [f"{part[len(kind) :]}: {digest[:length]}" for part, digest in weights.items() if part.startswith(kind)]
+def _hashes(weights: Mapping[str, str], kind: str) -> str | None:
+    """`name: hash, name: hash` of the weights of one kind, of twelve digits."""
+    shown = [f"{part[len(kind) :]}: {digest[:12]}" for part, digest in weights.items() if part.startswith(kind)]
     return ", ".join(shown) or None
 
 

@@ -13,7 +13,7 @@ Where we deviate: embeddings are found by whole words of the text, the longest n
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias, final
 
@@ -34,6 +34,7 @@ Mode: TypeAlias = Literal["mean", "plain", "none"]
 """How weights act: with the mean restored, without, or not at all."""
 
 _PIECES = re.compile(r"\w+|[^\w\s]|\s+")
+_ESCAPED = re.compile(r"\\([()\[\]\\])")
 
 
 @final
@@ -115,6 +116,12 @@ def chunk(
         else:
             filling.insert(*text, weight)
     return filling.done()
+
+
+def called(prompt: str, names: Iterable[str]) -> set[str]:
+    """Those of the names that stand in a prompt: in any case, as whole words, the longest first, as `chunk` has it."""
+    text = _ESCAPED.sub(r"\1", prompt)
+    return {part[0] for part in _Names(dict.fromkeys(names, 1), 1).split(text) if not isinstance(part, str)}
 
 
 def pad_to(chunks: Chunks, count: int) -> Chunks:

@@ -85,6 +85,11 @@ class NetworkUse(NamedTuple):
         text = self.named.get("unet", self.positional[1] if len(self.positional) > 1 else None)
         return self.text_weight if text is None else self._number(text)
 
+    @property
+    def partial(self) -> bool:
+        """Whether it is wanted even where most of it does not fit: `partial=yes`."""
+        return self.named.get("partial", "").lower() in ("yes", "true", "1")
+
     def _number(self, text: str) -> float:
         try:
             number = float(text)

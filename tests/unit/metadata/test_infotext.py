@@ -131,7 +131,7 @@ def test_hashes_of_adapters_are_written_as_their_readers_expect():
     )
     fields = infotext(made, 0).fields
     assert fields["Model hash"] == "cdcdcdcdcd"
-    assert fields["Lora hashes"] == "ink: abababababab, b: efefefefefef" and fields["TI hashes"] == "t: 0000000000"
+    assert fields["Lora hashes"] == "ink: abababababab, b: efefefefefef" and fields["TI hashes"] == "t: 000000000000"
     assert parse_infotext(format_infotext(infotext(made, 0))).fields["Lora hashes"] == fields["Lora hashes"]
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindseye.errors import PromptError
-from mindseye.text.chunks import BACKTRACK, Insert, chunk, pad_to, reweigh
-from mindseye.text.prompt import BREAK, Span, attention
+from mindseye.text.chunks import BACKTRACK, Insert, called, chunk, pad_to, reweigh
+from mindseye.text.prompt import BREAK, Schedule, Span, attention
 from mindseye.text.tokenizer import Tokenizer
 
 CORPUS = ["a red circle above a blue square, a green star", "two cats, three dogs"] * 3
@@ -135,6 +135,18 @@ def test_embeddings_take_their_places():
     assert chunks.weights[0, at : at + 3].tolist() == [2, 2, 2]
     rest = [token for index, token in enumerate(ids) if index not in {each.position for each in chunks.inserts}]
     assert rest[1 : rest.index(coder.eot)] == sum(coder.pieces(["red", ",", "badly"]), [])
+
+
+@pytest.mark.parametrize("prompt", ["red (BAD-hands:2), badly", r"a \[toy\] <toy>", "[bad:<toy> (x:1.1):0.5]", "toy"])
+def test_what_a_prompt_calls_is_what_will_be_found_in_its_texts(prompt):
+    names = {"bad-hands": 3, "bad": 1, "<toy>": 1, "[toy]": 2}
+    found = [
+        insert.name
+        for entry in Schedule(prompt).entries(4)
+        for insert in chunk(tokenizer(), attention(entry.text), names).inserts
+    ]
+    assert called(prompt, names) == set(found)
+    assert called(r"a \[toy\] bad-hands, badly", names) == {"[toy]", "bad-hands"}
 
 
 def test_an_embedding_is_never_torn():

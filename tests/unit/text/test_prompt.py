@@ -56,6 +56,12 @@ def test_network_weights(use, weights):
     assert (use.text_weight, use.unet_weight) == weights
 
 
+def test_what_fits_is_asked_for_by_name():
+    use, other = parse("<lora:x:0.5:partial=Yes><lora:y:0.5:1>", steps=1).networks
+    assert use.partial and not other.partial
+    assert (use.text_weight, use.unet_weight) == (0.5, 0.5)
+
+
 @pytest.mark.parametrize("weight", ["much", "nan", "inf", ""])
 def test_a_weight_that_is_none_is_named(weight):
     (use,) = parse(f"<lora:x:{weight}>", steps=1).networks

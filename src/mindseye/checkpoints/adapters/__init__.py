@@ -2,7 +2,7 @@
 
 from mindseye.checkpoints.adapters.adapter import Adapter, read_adapter
 from mindseye.checkpoints.adapters.attach import Attached, Report, Weights, attach, match
-from mindseye.checkpoints.adapters.embeddings import Embedding, check_width, read_embedding, read_embeddings
+from mindseye.checkpoints.adapters.embeddings import Embedding, check_width, fits, read_embedding, read_embeddings
 from mindseye.checkpoints.adapters.save import save_adapter
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Weights",
     "attach",
     "check_width",
+    "fits",
     "match",
     "read_adapter",
     "read_embedding",

@@ -42,10 +42,12 @@ class Weights:
     Attributes:
         unet: In the U-Net.
         text: In the text encoders; as in the U-Net when None.
+        partial: Whether what fits is merged where most of it does not.
     """
 
     unet: float = 1.0
     text: float | None = None
+    partial: bool = False
 
     def of(self, part: str) -> float:
         """The strength in a part."""
@@ -149,7 +151,8 @@ def attach(
     Args:
         parts: Networks by part: ``unet``, ``text``, ``text_2``.
         adapters: Each with its strength; the order does not matter.
-        allow_partial: Merge what fits of an adapter that was made for something else.
+        allow_partial: Merge what fits of adapters that were made for something else: of all of them, whatever their
+            `Weights` say.
 
     Returns:
         What to detach again, with a report on each adapter.
@@ -165,7 +168,7 @@ def attach(
         if not all(math.isfinite(weights.of(part)) for part in ("unet", "text")):
             raise OptionError(f"the weight of the adapter {adapter.name} is no number")
         report = _plan(parts, places, adapter, index, weights, plan)
-        if not allow_partial:
+        if not (allow_partial or weights.partial):
             _refuse(adapter, report, base)
         reports.append(report)
     for network in parts.values():
@@ -312,13 +315,14 @@ def _refuse(adapter: Adapter, report: Report, base: str) -> None:
         return
     fit = f"{report.matched} of its {report.total} modules fit"
     first = "; ".join(report.unmatched[:3])
+    anyway = f"<lora:{adapter.name}:1:partial=yes>"
     if adapter.base and adapter.base != base:
         raise WeightsError(
             f"the adapter {adapter.name} was made for {FAMILIES[adapter.base]}, and this is {FAMILIES[base]}: "
             f"{fit} ({first})",
-            hint=f"use it with a model of {FAMILIES[adapter.base]}",
+            hint=f"use it with a model of {FAMILIES[adapter.base]}, or have what fits: {anyway}",
         )
     raise WeightsError(
         f"the adapter {adapter.name} does not fit this model: {fit} ({first})",
-        hint="it was made for another network, or by a trainer that is not known here",
+        hint=f"it was made for another network, or by a trainer that is not known here; to have what fits: {anyway}",
     )

@@ -34,7 +34,7 @@ from mindseye.checkpoints.adapters.files import is_pickle, load_pickle, tensors_
 from mindseye.checkpoints.manifest import read_manifest
 from mindseye.errors import WeightsError, WeightsMissing
 
-__all__ = ["Embedding", "bundled", "check_width", "looks_like_embedding", "read_embedding", "read_embeddings"]
+__all__ = ["Embedding", "bundled", "check_width", "fits", "looks_like_embedding", "read_embedding", "read_embeddings"]
 
 WIDTHS = {768: "sd1", 1024: "sd2", 1280: "sdxl"}
 NAMES = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 1280: "SDXL"}
@@ -182,6 +182,12 @@ def _word(path: Path, token: str, tensors: Mapping[str, Tensor], about: Mapping[
     )
 
 
+def fits(embedding: Embedding, widths: Mapping[str, int]) -> bool:
+    """Whether the text encoders of a base can read a word; see `check_width`."""
+    found = {part: vectors.shape[1] for part, vectors in embedding.vectors.items()}
+    return all(found.get(part) == width for part, width in widths.items())
+
+
 def check_width(embedding: Embedding, widths: Mapping[str, int]) -> None:
     """Refuse a word that a base cannot read.
 
@@ -192,10 +198,7 @@ def check_width(embedding: Embedding, widths: Mapping[str, int]) -> None:
     Raises:
         WeightsError: A text encoder has no vectors in it, or of another width.
     """
-    for part, width in widths.items():
-        vectors = embedding.vectors.get(part)
-        if vectors is not None and vectors.shape[1] == width:
-            continue
+    if not fits(embedding, widths):
         made = " and ".join(str(value.shape[1]) for value in embedding.vectors.values())
         here = " and ".join(str(each) for each in widths.values())
         family = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "SDXL"}[embedding.base]
