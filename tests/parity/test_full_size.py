@@ -1,10 +1,11 @@
 """The releases at their real sizes: counted, and read from files as large as theirs.
 
 The slow ones read and write gigabytes, and only when asked to: `MINDSEYE_FULL_SIZE=1 pytest
-tests/parity/test_full_size.py`, a minute or two and 2.5 GB of disk for Stable Diffusion 1.5. XL's file is sparse: its
-table of contents is real, its numbers are a hole full of zeros.
+tests/parity/test_full_size.py`, some minutes, 8 GB of memory and 7 GB of disk for XL. The original single files are
+sparse: their tables of contents are real, their numbers a hole full of zeros.
 """
 
+import dataclasses
 import gzip
 import json
 import os
@@ -20,6 +21,7 @@ from mindseye.checkpoints.layouts import diffusers_json, transformers
 from mindseye.checkpoints.load import load_foreign, network_of
 from mindseye.checkpoints.manifest import Manifest
 from mindseye.checkpoints.releases import PartFile, identify
+from mindseye.networks.unet import SD1, UNet
 
 pytestmark = pytest.mark.parity
 
@@ -65,92 +67,101 @@ def test_counts(release: str) -> None:
         assert sum(torch.Size(shape).numel() for shape in shapes.values()) == parameters
 
 
-def wrong(network: torch.nn.Module, theirs: dict[str, torch.Tensor], layout: str) -> list[str]:
-    """Keys of theirs that are not ours to the bit."""
-    found = layouts.find(layout)
-    back = restore(network.state_dict(), found.rules(network.config), given=found.given)
-    assert back.keys() == theirs.keys()
-    return [key for key, value in theirs.items() if not torch.equal(back[key], value)]
+def test_latent_diffusions_network_counts_too() -> None:
+    """text2img-large, whose U-Net is the first generation's over a wider text."""
+    config = dataclasses.replace(SD1, transformers=dataclasses.replace(SD1.transformers, context=1280))
+    with torch.device("meta"):
+        unet = UNet(config)
+    theirs = restore(unet.state_dict(), layouts.find("compvis-unet").rules(config))
+    assert (sum(value.numel() for value in theirs.values()), len(theirs)) == (872_300_484, 686)
+
+
+def described(release: str) -> dict[str, dict]:
+    """Configs of a release's networks; the second generation has the first one's autoencoder."""
+    told = json.loads(gzip.decompress((MANIFESTS / f"{release}.json.gz").read_bytes()))
+    first = json.loads(gzip.decompress((MANIFESTS / "sd1.json.gz").read_bytes()))
+    return {name: item["config"] for name, item in ({"vae": first["vae"]} | told).items()}
 
 
 @asked
 @pytest.mark.slow
+@pytest.mark.parametrize(("release", "predicts"), [("sd1", "eps"), ("sd2", "v"), ("sdxl", "eps")])
 @torch.no_grad()
-def test_stable_diffusion_15_written_by_diffusers(tmp_path: Path, material: Path, capsys) -> None:
+def test_written_by_diffusers(tmp_path: Path, capsys, release: str, predicts: str) -> None:
     """From the release's own configs, random weights in half precision: every tensor where it belongs."""
+    from safetensors.torch import load_file
+
     diffusers = pytest.importorskip("diffusers")
     library = pytest.importorskip("transformers")
-    source = material / "sd15_layout"
-    for name in ("model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes((source / name).read_bytes())
     kinds = {"unet": diffusers.UNet2DConditionModel, "vae": diffusers.AutoencoderKL}
-    for name in ("unet", "vae", "text_encoder"):
+    towers = {"text_encoder": library.CLIPTextModel, "text_encoder_2": library.CLIPTextModelWithProjection}
+    for name, config in described(release).items():
         with torch.device("meta"):
             if name in kinds:
-                module = kinds[name].from_config(json.loads((source / name / "config.json").read_text()))
+                module = kinds[name].from_config(config)
             else:
-                module = library.CLIPTextModel(library.CLIPTextConfig.from_pretrained(source / name))
+                module = towers[name](library.CLIPTextConfig(**config))
         module = module.half().to_empty(device="cpu")
         for value in module.parameters():
             value.normal_(std=0.02)
         for value in module.buffers():
             value.zero_()
-        module.save_pretrained(tmp_path / name)
+        module.save_pretrained(tmp_path / name, max_shard_size="20GB")
         del module
-
-    from safetensors.torch import load_file
+    settings = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": predicts}
+    index = "StableDiffusionXLPipeline" if release == "sdxl" else "StableDiffusionPipeline"
+    for name, content in (("model_index.json", {"_class_name": index}), ("scheduler/scheduler_config.json", settings)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
 
     started = time.perf_counter()
-    release = identify(tmp_path)
-    found = time.perf_counter() - started
-    assert release.family == "sd1" and release.native == (512, 512) and release.multiple == 8
-    stems = {
-        "unet": "unet/diffusion_pytorch_model",
-        "codec": "vae/diffusion_pytorch_model",
-        "text": "text_encoder/model",
-    }
-    seconds = {}
-    for dtype in (torch.float16, torch.bfloat16):
-        for name, stem in stems.items():
+    found = identify(tmp_path)
+    seconds: dict[object, float] = {"identified": time.perf_counter() - started}
+    assert (found.family, found.facts["prediction"], found.multiple) == (release, predicts, 8)
+    assert found.native[0] == {"sd1": 512, "sd2": 768, "sdxl": 1024}[release]
+    stems = {"unet": "unet/diffusion_pytorch_model", "codec": "vae/diffusion_pytorch_model"}
+    stems |= {"text": "text_encoder/model", "text_2": "text_encoder_2/model"}
+    for name, part in found.parts.items():
+        theirs = load_file(tmp_path / f"{stems[name]}.safetensors")
+        if name.startswith("text"):
+            keys = [key if key.startswith("text_") else f"text_model.{key}" for key in theirs]
+            theirs = dict(zip(keys, theirs.values(), strict=True))
+        for dtype in (torch.float16, torch.bfloat16):
             started = time.perf_counter()
-            network = load_foreign(release.parts[name], dtype)
+            network = load_foreign(part, dtype)
             seconds[name, dtype] = time.perf_counter() - started
-            theirs = load_file(tmp_path / f"{stem}.safetensors")
-            if name == "text":
-                theirs = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in theirs.items()}
-            if dtype == torch.float16:
-                assert wrong(network, theirs, release.parts[name].layout) == []
-            else:
-                some = dict(list(theirs.items())[::37])
-                back = restore(
-                    network.state_dict(),
-                    layouts.find(release.parts[name].layout).rules(network.config),
-                    given=("latents_mean", "latents_std", "logit_scale"),
-                )
-                assert all(torch.equal(back[key], value.bfloat16()) for key, value in some.items())
-            del network, theirs
+            # All of them as they are; some of them rounded.
+            some = theirs if dtype == torch.float16 else {key: theirs[key].bfloat16() for key in list(theirs)[::37]}
+            rules = layouts.find(part.layout).rules(network.config)
+            back = restore(network.state_dict(), rules, given=("latents_mean", "latents_std", "logit_scale"))
+            assert dtype == torch.bfloat16 or back.keys() == theirs.keys()
+            assert [key for key, value in some.items() if not torch.equal(back[key], value)] == []
+            del network, back
     with capsys.disabled():
-        told = {f"{name} {dtype}": round(value, 2) for (name, dtype), value in seconds.items()}
-        print(f"\nidentified in {found:.3f} s; loaded in {told} s with {torch.get_num_threads()} threads")
+        told = {str(name): round(value, 2) for name, value in seconds.items()}
+        print(f"\n{release}: seconds with {torch.get_num_threads()} threads: {told}")
 
 
 @asked
 @pytest.mark.slow
-@pytest.mark.parametrize("release", ["sdxl", "sdxl-refiner"])
-def test_xl_from_a_file_of_its_real_size(tmp_path: Path, release: str) -> None:
-    """The original single file: 6.9 GB in half precision, none of it on the disk."""
+@pytest.mark.parametrize("release", ["sd2", "sdxl", "sdxl-refiner"])
+def test_a_file_of_its_real_size(tmp_path: Path, release: str) -> None:
+    """The original single file: of XL 6.9 GB in half precision, none of it on the disk."""
     table, at = {}, 0
     prefixes = {
         "unet": ("model.diffusion_model.", "compvis-unet"),
         "vae": ("first_stage_model.", "compvis-vae"),
-        "text_encoder": ("conditioner.embedders.0.transformer.", "transformers-clip-text"),
+        "text_encoder": (
+            ("cond_stage_model.model.", "open-clip-text")
+            if release == "sd2"
+            else ("conditioner.embedders.0.transformer.", "transformers-clip-text")
+        ),
         "text_encoder_2": (f"conditioner.embedders.{int(release == 'sdxl')}.model.", "open-clip-text"),
     }
     for name, _, network in networks(release):
         prefix, layout = prefixes[name]
         found = layouts.find(layout)
-        given = found.given if layout != "open-clip-text" else ()
+        given = found.given if layout != "open-clip-text" or release == "sd2" else ()
         for key, value in restore(network.state_dict(), found.rules(network.config), given=given).items():
             size = 2 * value.numel()
             table[prefix + key] = {"dtype": "F16", "shape": list(value.shape), "data_offsets": [at, at + size]}
@@ -165,5 +176,7 @@ def test_xl_from_a_file_of_its_real_size(tmp_path: Path, release: str) -> None:
     assert found.family == release
     unet = load_foreign(found.parts["unet"], torch.float16)
     assert sum(value.numel() for value in unet.parameters()) == COUNTS[release, "unet"][0]
-    text = load_foreign(found.parts["text_2"], torch.float16)
-    assert sum(value.numel() for value in text.parameters()) == COUNTS["sdxl", "text_encoder_2"][0] + 1
+    assert found.facts["prediction"] == ("v" if release == "sd2" else "eps")
+    part, counted = ("text", ("sd2", "text_encoder")) if release == "sd2" else ("text_2", ("sdxl", "text_encoder_2"))
+    text = load_foreign(found.parts[part], torch.float16)
+    assert sum(value.numel() for value in text.parameters()) == COUNTS[counted][0] + 1

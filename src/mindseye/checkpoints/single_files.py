@@ -16,7 +16,7 @@ from typing import Any
 
 from mindseye.checkpoints.folders import LOGIT_SCALE
 from mindseye.checkpoints.layout import KeysMismatch, ignorable
-from mindseye.checkpoints.layouts import compvis, open_clip, transformers
+from mindseye.checkpoints.layouts import compvis, diffusers_json, open_clip, transformers
 from mindseye.checkpoints.manifest import Manifest, read_manifest
 from mindseye.checkpoints.releases import FAMILIES, PREDICTIONS, PartFile, Release
 from mindseye.errors import WeightsError
@@ -124,7 +124,10 @@ def codec(path: Path, scale: float) -> PartFile:
         shapes = manifest.under(prefix).shapes()
         if "encoder.down.0.block.0.norm1.weight" in shapes:
             return _codec(path, prefix, shapes, scale)
-    raise stranger(path, manifest, "no autoencoder of Stable Diffusion's kind in the original names")
+        if "encoder.down_blocks.0.resnets.0.norm1.weight" in shapes:
+            part = _part(path, prefix, "diffusers-vae", shapes, diffusers_json.vae_shapes)
+            return dataclasses.replace(part, values=_normalisation(scale))
+    raise stranger(path, manifest, "no autoencoder of Stable Diffusion's kind")
 
 
 def stranger(path: Path, manifest: Manifest, wanted: str = "no model of a known family") -> WeightsError:
@@ -152,7 +155,12 @@ def _part(path: Path, prefix: str, layout: str, shapes: Shapes, config: Callable
 
 def _codec(path: Path, prefix: str, shapes: Shapes, scale: float) -> PartFile:
     part = _part(path, prefix, "compvis-vae", shapes, compvis.vae_config)
-    return dataclasses.replace(part, values=(("latents_mean", (0.0,)), ("latents_std", (1 / scale,))))
+    return dataclasses.replace(part, values=_normalisation(scale))
+
+
+def _normalisation(scale: float) -> tuple[tuple[str, tuple[float, ...]], ...]:
+    """What no file says of latents."""
+    return ("latents_mean", (0.0,)), ("latents_std", (1 / scale,))
 
 
 def _texts(path: Path, manifest: Manifest) -> dict[str, PartFile]:

@@ -62,6 +62,38 @@ def test_folder_to_ours_to_original_to_folder(tmp_path: Path, tiny, family: str,
         same(load_foreign(identify(ours).parts[name], None).state_dict(), load_foreign(part, None).state_dict())
 
 
+def rewritten(folder: Path, form: str) -> dict[str, torch.Tensor]:
+    """The folder's weights in another form of files; what they were, by part."""
+    before = {}
+    for file in sorted(folder.rglob("*.safetensors")):
+        tensors = load_file(file)
+        before |= {f"{file.parent.name}:{key}": value for key, value in tensors.items()}
+        file.unlink()
+        stem = file.stem if "bin" not in form or file.stem != "model" else "pytorch_model"
+        ending = ("fp16." if "fp16" in form else "") + ("bin" if "bin" in form else "safetensors")
+        names = dict.fromkeys(tensors, f"{stem}.{ending}")
+        if "shards" in form:
+            names = {key: f"{stem}-0000{1 + n % 2}-of-00002.{ending}" for n, key in enumerate(sorted(tensors))}
+            (folder / file.parent.name / f"{stem}.{ending}.index.json").write_text(json.dumps({"weight_map": names}))
+        for name in set(names.values()):
+            some = {key: value for key, value in tensors.items() if names[key] == name}
+            save = torch.save if "bin" in form else save_file
+            save(some, file.with_name(name))
+    return before
+
+
+@pytest.mark.parametrize(("family", "form"), [("sdxl", "fp16 shards"), ("sd1", "bin"), ("sd1", "bin shards")])
+def test_every_form_of_folder_there_and_back(tmp_path: Path, tiny, family: str, form: str) -> None:
+    """Variants, shards and pickles through our format and the original one: to the bit, in the dtype they had."""
+    before = rewritten(tiny(family, torch.float16).folder(tmp_path / "theirs"), form)
+    ours, left = run(tmp_path / "theirs", tmp_path / "ours")
+    original, _ = run(ours, tmp_path / "one.safetensors", "original")
+    back, _ = run(original, tmp_path / "back", "diffusers")
+    assert left == () and len(before) > 100
+    files = sorted(back.rglob("*.safetensors"))
+    same(before, {f"{file.parent.name}:{key}": value for file in files for key, value in load_file(file).items()})
+
+
 @pytest.mark.parametrize("family", WHOLE)
 def test_original_to_ours(tmp_path: Path, tiny, family: str) -> None:
     model = tiny(family)
@@ -80,7 +112,7 @@ def test_original_to_ours(tmp_path: Path, tiny, family: str) -> None:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "x.ckpt"]
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl", "sdxl-refiner"])
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "sdxl-inpaint", "sdxl-refiner"])
 def test_original_and_back_is_the_same_file(tmp_path: Path, tiny, family: str) -> None:
     source = tiny(family, torch.bfloat16).file(tmp_path / "x.safetensors")
     ours, _ = run(source, tmp_path / "ours")

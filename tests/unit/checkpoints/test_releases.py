@@ -276,11 +276,16 @@ def test_autoencoders_on_their_own(tmp_path: Path, tiny) -> None:
     model = tiny("sd1")
     wanted = model.networks["codec"].state_dict()
     found = [identify_codec(model.folder(tmp_path / "folder")), identify_codec(tmp_path / "folder" / "vae")]
-    for prefix in ("", "vae.", "first_stage_model."):
-        save_file(model.tensors("codec", "compvis-vae", prefix), tmp_path / "vae.safetensors")
+    for prefix, layout in (
+        ("", "compvis-vae"), ("vae.", "compvis-vae"), ("first_stage_model.", "compvis-vae"), ("", "diffusers-vae"),
+    ):  # fmt: skip
+        save_file(model.tensors("codec", layout, prefix), tmp_path / "vae.safetensors")
         found.append(identify_codec(tmp_path / "vae.safetensors"))
         ours = load_foreign(found[-1]).state_dict()
         assert all(torch.equal(ours[key], value) for key, value in wanted.items())
+        assert from_json(type(model.networks["codec"].config), json.loads(found[-1].config)) == (
+            model.networks["codec"].config
+        )
     assert all(isinstance(part, PartFile) and hash(part) for part in found)
     assert dict(identify_codec(tmp_path / "vae.safetensors", 0.5).values)["latents_std"] == (2.0,)
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mindseye.networks.unet import Config as UNetConfig
     from mindseye.networks.vae import Config as VAEConfig
 
-__all__ = ["unet_config", "unet_json", "vae_config", "vae_json"]
+__all__ = ["unet_config", "unet_json", "vae_config", "vae_json", "vae_shapes"]
 
 FIXED: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
@@ -172,6 +172,33 @@ def vae_config(values: Mapping[str, Any]) -> dict[str, Any]:
         "patch": 1,
         "groups": values.get("norm_num_groups", 32),
         "quant_conv": quant,
+    }
+
+
+def vae_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The same from the shapes of a file that lies alone, in today's names of the attention or the old ones.
+
+    Raises:
+        KeyError: Not such an autoencoder.
+    """
+
+    def tower(name: str, direction: str) -> dict[str, Any]:
+        channels, blocks = [], []
+        while f"{name}.{direction}.{len(channels)}.resnets.0.conv1.weight" in shapes:
+            level = f"{name}.{direction}.{len(channels)}.resnets"
+            channels.append(shapes[f"{level}.0.conv1.weight"][0])
+            blocks.append(sum(key.startswith(f"{level}.") and key.endswith(".conv1.weight") for key in shapes))
+        order = slice(None, None, -1 if name == "decoder" else 1)  # they count from the coarsest level here
+        middle = f"{name}.mid_block.attentions.0.group_norm.weight" in shapes
+        return {"channels": channels[order], "blocks": blocks[order], "middle": middle, "taper": False}
+
+    return {
+        "encoder": tower("encoder", "down_blocks"),
+        "decoder": tower("decoder", "up_blocks"),
+        "latent_channels": shapes["decoder.conv_in.weight"][1],
+        "patch": 1,
+        "groups": 32,
+        "quant_conv": "quant_conv.weight" in shapes,
     }
 
 
