@@ -260,6 +260,45 @@ def test_like_pasted_text_with_changes(draw, monkeypatch):
     ]  # fmt: skip
 
 
+def prompts(out):
+    return [(row["seed"], row["request"]["prompt"]) for row in map(json.loads, out)]
+
+
+def test_styles_go_around_the_words(draw, home):
+    table = 'name,prompt,negative_prompt\nink,"ink of {prompt}, wet",blur\nold,"old, worn",\n'
+    Path("mine.csv").write_text(table)
+    home.mkdir(exist_ok=True)
+    (home / "styles.csv").write_text(table.replace("ink of", "my ink of"))
+    _, out, _ = draw("a fox", "--negative", "fog", "--style", "ink", "--style", "old", "--styles", "mine.csv", "--json")
+    request = json.loads(out[0])["request"]
+    assert (request["prompt"], request["negative"]) == ("ink of a fox, wet, old, worn", "fog, blur")
+    assert prompts(draw("a fox", "--style", "ink", "--json")[1])[0][1] == "my ink of a fox, wet"
+    (home / "styles.csv").unlink()
+    for asked, said in (
+        (["--style", "inc", "--styles", "mine.csv"], "did you mean 'ink'"),
+        (["--style", "ink"], "styles"),
+    ):
+        code, out, err = draw("a fox", *asked)
+        assert code != 0 and out == [] and said in err and "Traceback" not in err
+
+
+def test_dynamic_prompts_are_drawn_by_the_seeds_of_their_pictures(draw):
+    """Any picture of the order can be had again by its own seed."""
+    Path("lists").mkdir()
+    Path("lists/colour.txt").write_text("red\ngreen\nblue\n")
+    asked = ("a {big|small|old} __colour__ fox", "--wildcards", "lists", "--json")
+    together = prompts(draw(*asked, "-n", 5, "--seed", 5)[1])
+    assert [seed for seed, _ in together] == [5, 6, 7, 8, 9] and len({text for _, text in together}) > 1
+    assert all(text.split()[2] in ("red", "green", "blue") and "{" not in text for _, text in together)
+    assert prompts(draw(*asked, "--seed", 8)[1]) == together[3:4]
+    every = prompts(draw("a {big|small} {cat|dog}", "--every", "--seed", 3, "--json")[1])
+    assert every == [(3, f"a {size} {what}") for size in ("big", "small") for what in ("cat", "dog")]
+    # Without being asked to, braces are words.
+    assert prompts(draw("a {big|small} fox", "--json")[1])[0][1] == "a {big|small} fox"
+    code, out, err = draw("a __none__ fox", "--wildcards", "lists")
+    assert code == 2 and out == [] and "none" in err
+
+
 @pytest.mark.parametrize(
     "chunk", ["{}", "nonsense", '{"schema": 1, "request": {"prompt": "x", "evil": 1}, "index": 0}']
 )
