@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -80,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # threads that go to sleep at once wake up late; a short wait costs little on either.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if cores := _share():
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(_with_default(given), prog_name="mindseye", standalone_mode=False) or 0
@@ -109,6 +112,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hint="please report it, with what MINDSEYE_DEBUG=1 prints",
         )
         return 1
+
+
+def _share(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """Cores' worth of time that a container is allowed, where that is less than the cores it sees: torch counts those.
+
+    More threads than that wait for each other whenever the container is held back. None where there is no limit.
+    """
+    try:
+        quota, period = limit.read_text(encoding="ascii").split()
+        cores = max(1, int(quota) // int(period))
+        return cores if cores < len(os.sched_getaffinity(0)) else None
+    except (OSError, ValueError, ZeroDivisionError, AttributeError):
+        return None
 
 
 def _with_default(given: list[str]) -> list[str]:

@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -134,3 +135,23 @@ def test_help_is_instant_and_wakes_nothing_heavy():
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Processor time, for the clock also counts what else the machine does: 0.2 s here, and 2 s with torch.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.8
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [("200000 100000", 2), ("150000 100000", 1), ("50000 100000", 1), ("800000 100000", None), ("max 100000", None),
+     ("", None), ("x y", None), ("1 0", None)],
+)  # fmt: skip
+def test_threads_of_a_container_that_is_allowed_less_than_it_sees(tmp_path, monkeypatch, text, cores):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    (tmp_path / "cpu.max").write_text(text)
+    assert module._share(tmp_path / "cpu.max") == cores
+    assert module._share(tmp_path / "none") is None
+    monkeypatch.setattr(module, "_share", lambda: cores)
+    monkeypatch.setenv("OMP_NUM_THREADS", "0")  # and so it is put back afterwards
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    main(["--version"])
+    assert os.environ.get("OMP_NUM_THREADS") == (None if cores is None else str(cores))
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    main(["--version"])
+    assert os.environ["OMP_NUM_THREADS"] == "5"

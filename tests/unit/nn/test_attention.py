@@ -1,10 +1,12 @@
 """`attend` against the formula written out, and what its masks mean."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+import mindseye
 from mindseye.nn.attention import Attention, attend
 
 
@@ -88,3 +90,10 @@ def test_module_equals_torchs():
 def test_heads_must_divide():
     with pytest.raises(ValueError, match="8 channels cannot be split into 3 heads"):
         Attention(8, heads=3)
+
+
+def test_nobody_else_calls_torchs():
+    """A better kernel then has one place to go."""
+    sources = Path(mindseye.__file__).parent.rglob("*.py")
+    callers = [path.name for path in sources if "F.scaled_dot_product_attention" in path.read_text(encoding="utf-8")]
+    assert callers == ["attention.py"]
