@@ -13,8 +13,9 @@ from typing import Any, Final, final
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindseye.codec import TokenCodec
@@ -81,7 +82,7 @@ class Enlarging(Objective):
         return Loss(error, {"l1": error.item(), "mse": F.mse_loss(large.detach(), batch["pixels"]).item()})
 
 
-def _small(workshop: Workshop, pixels: Pixels) -> Pixels:
+def _small(workshop: Workshop, pixels: Pixels) -> Float[Tensor, "B 3 h w"]:
     """What the codec makes of pictures at the size that is enlarged."""
     codec: TokenCodec = workshop.parts(CODEC)
     painted = [codec.from_ids(codec.to_ids(shrunk(chunk, POCKET.factor))) for chunk in pixels.split(64)]
