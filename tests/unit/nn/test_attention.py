@@ -97,3 +97,21 @@ def test_nobody_else_calls_torchs():
     sources = Path(mindseye.__file__).parent.rglob("*.py")
     callers = [path.name for path in sources if "F.scaled_dot_product_attention" in path.read_text(encoding="utf-8")]
     assert callers == ["attention.py"]
+
+
+def test_bfloat16_is_trained_in_float32(qkv):
+    leaves = [t.bfloat16().requires_grad_() for t in qkv]
+    exact = [t.detach().float().requires_grad_() for t in leaves]
+    added = random(2, 2, 3, 5).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = attend(*leaves, heads=2, mask=added)
+    truth = attend(*exact, heads=2, mask=added.float())
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, truth.bfloat16())  # rounded once, at the end
+    weight = random(2, 3, 8)
+    for mine, theirs in zip(
+        torch.autograd.grad((got * weight).sum(), leaves),
+        torch.autograd.grad((truth.bfloat16() * weight).sum(), exact),
+        strict=True,
+    ):
+        assert torch.equal(mine, theirs.bfloat16())

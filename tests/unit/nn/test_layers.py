@@ -111,6 +111,15 @@ def test_a_norm_and_its_silu_keep_only_what_came_in(form, monkeypatch):
     assert normed_silu(half, x.bfloat16().requires_grad_()).grad_fn.name() == "SiluBackward0"
 
 
+def test_a_norm_that_learns_in_bfloat16_is_computed_in_float32():
+    norm, x, weight = nn.GroupNorm(3, 12), random(2, 12, 5, 7).bfloat16(), random(2, 12, 5, 7)
+    got, truth = normed_silu(norm, x), nn.functional.silu(norm(x.float()))
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, truth.bfloat16())
+    grads = [torch.autograd.grad((y.float() * weight).sum(), norm.weight)[0] for y in (got, truth.bfloat16())]
+    assert torch.equal(*grads)
+
+
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_layers_widened_at_their_first_call_are_as_if_widened_before(stored, dtype):
