@@ -91,7 +91,8 @@ class Ours:
         self.unet, self.codec, self.dtype = unet, codec, dtype
 
     def step(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        return self.unet(last(x.to(self.dtype)), t, tokens.to(self.dtype)).float()
+        # The same latents with two texts, which our guidance gives once.
+        return self.unet(last(x[:1].to(self.dtype)), t[:1], tokens.to(self.dtype)).float()
 
     def decode(self, z: Tensor) -> Tensor:
         return self.codec.decode_raw(last(z.to(self.dtype))).float()

@@ -76,6 +76,11 @@ class Conditioning:
         """The rows of both, one below the other; both must have the same parts."""
         return self._with(other, lambda a, b: torch.cat([a, b]))
 
+    def rows(self, default: int) -> int:
+        """How many there are; ``default`` where all parts are absent."""
+        parts = (getattr(self, each.name) for each in fields(self))
+        return next((len(part) for part in parts if part is not None), default)
+
     def row(self, index: int) -> "Conditioning":
         """One row, still with its batch axis."""
         return self._with(self, lambda a, _: a[index : index + 1])
@@ -111,10 +116,10 @@ class Network(Protocol):
         self,
         x: Float[Tensor, "B C h w"],
         timesteps: Float[Tensor, "B"],
-        tokens: TextTokens | None,
+        tokens: Float[Tensor, "R L D"] | None,
         vector: Float[Tensor, "B V"] | None,
-    ) -> Float[Tensor, "B D h w"]:
-        """Whatever it was trained to predict."""
+    ) -> Float[Tensor, "R D h w"]:
+        """Whatever it was trained to predict; one row a text where it ``shares`` latents among several, else R = B."""
         ...
 
 
@@ -134,12 +139,18 @@ class NetDenoiser:
 
     def predict(
         self, x: Float[Tensor, "B C h w"], sigma: Sigma, cond: Conditioning = Conditioning()
-    ) -> Float[Tensor, "B C h w"]:
-        """The network's own answer, in the dtype of ``x``.
+    ) -> Float[Tensor, "R C h w"]:
+        """The network's own answer, in the dtype of ``x``, a row for each of ``cond``.
+
+        ``cond`` may have two rows or more for every one of ``x``, as guidance has: ``x`` is meant as often, and a
+        network that can (`mindseye.networks.unet.UNet.shares`) sees it once as far as that makes no difference.
 
         A sampler's x stays in float32 (at large sigma it needs the digits); the network gets what its weights are in.
         """
         weights = next(self.network.parameters(), x) if isinstance(self.network, nn.Module) else x
+        times = cond.rows(len(x)) // len(x)
+        if times > 1 and (cond.planes is not None or not getattr(self.network, "shares", False)):
+            x, sigma = torch.cat([x] * times), torch.cat([sigma] * times)
         scaled = x * per_row(self.schedule.signal(sigma), x)
         if cond.planes is not None:
             scaled = torch.cat([scaled, cond.planes.to(scaled)], dim=1)

@@ -44,7 +44,7 @@ class Guided:
         low, high = self.interval
         if self.scale == 1 or not low < float(sigma[0]) <= high:
             return self.net(x, sigma, self.cond)
-        out = self.net.predict(torch.cat([x, x]), torch.cat([sigma, sigma]), self.null.cat(self.cond))
+        out = self.net.predict(x, sigma, self.null.cat(self.cond))
         null, cond = out.chunk(2)
         guided = null + self.scale * (cond - null)
         if self.rescale:

@@ -23,7 +23,7 @@ from mindseye.nn.attention import Attention
 from mindseye.nn.embeddings import sinusoidal
 from mindseye.nn.layers import Conv2d, Linear, added, normed_silu
 from mindseye.nn.resnet import Downsample, ResBlock, Upsample
-from mindseye.shapes import Latents, Sigma, TextTokens
+from mindseye.shapes import Latents, Sigma
 
 __all__ = ["POCKET", "SD1", "SD2", "SDXL", "Config", "Transformers", "UNet"]
 
@@ -148,6 +148,11 @@ def zeroed(module: M) -> M:
     return module
 
 
+def spread(x: Float[Tensor, "B *S"], rows: int) -> Float[Tensor, "R *S"]:
+    """``x``, one below the other until there are ``rows``; itself if there are already."""
+    return x if len(x) == rows else torch.cat([x] * (rows // len(x)))
+
+
 @final
 class GEGLU(nn.Module):
     """Feed-forward layer gated by a GELU (Shazeer 2020, arXiv:2002.05202), four times as wide inside."""
@@ -184,9 +189,11 @@ class Block(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.feed_forward = GEGLU(width)
 
-    def forward(self, x: Float[Tensor, "B N C"], tokens: Float[Tensor, "B L D"] | None) -> Float[Tensor, "B N C"]:
-        """Run the block."""
+    def forward(self, x: Float[Tensor, "B N C"], tokens: Float[Tensor, "R L D"] | None) -> Float[Tensor, "R N C"]:
+        """Run the block; ``x`` may have fewer rows than ``tokens``, and is then repeated where they are first seen."""
         x = added(self.attention(self.norm1(x)), x)
+        if tokens is not None:
+            x = spread(x, len(tokens))
         x = added(self.cross(self.norm2(x), tokens), x)
         return added(self.feed_forward(self.norm3(x)), x)
 
@@ -204,7 +211,7 @@ class SpatialTransformer(nn.Module):
         self.proj_out = zeroed(Linear(channels, channels) if config.linear else Conv2d(channels, channels, 1))
         self.linear = config.linear
 
-    def forward(self, x: Float[Tensor, "B C H W"], tokens: Float[Tensor, "B L D"] | None) -> Float[Tensor, "B C H W"]:
+    def forward(self, x: Float[Tensor, "B C H W"], tokens: Float[Tensor, "R L D"] | None) -> Float[Tensor, "R C H W"]:
         """Attend from every place to every place and to the tokens."""
         h = self.norm(x)
         if not self.linear:
@@ -219,7 +226,7 @@ class SpatialTransformer(nn.Module):
         h = h.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         if not self.linear:
             h = self.proj_out(h)
-        return added(h, x)
+        return added(h, spread(x, len(h)))
 
 
 @final
@@ -236,10 +243,10 @@ class Stage(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "B C H W"], embedding: Float[Tensor, "B E"], tokens: Float[Tensor, "B L D"] | None
-    ) -> Float[Tensor, "B C2 H W"]:
+        self, x: Float[Tensor, "B C H W"], embedding: Float[Tensor, "R E"], tokens: Float[Tensor, "R L D"] | None
+    ) -> Float[Tensor, "S C2 H W"]:
         """Run both."""
-        x = self.residual(x, embedding)
+        x = self.residual(x, embedding[: len(x)])
         return x if self.transformer is None else self.transformer(x, tokens)
 
 
@@ -253,7 +260,7 @@ class Down(nn.Module):
         self.resample = resample
 
     def forward(
-        self, x: Float[Tensor, "B C H W"], embedding: Float[Tensor, "B E"], tokens: Float[Tensor, "B L D"] | None
+        self, x: Float[Tensor, "B C H W"], embedding: Float[Tensor, "R E"], tokens: Float[Tensor, "R L D"] | None
     ) -> list[Tensor]:
         """Every feature map on the way, the last one being what goes on; all of them are skip connections."""
         features = []
@@ -278,12 +285,12 @@ class Up(nn.Module):
         self,
         x: Float[Tensor, "B C H W"],
         skips: list[Tensor],
-        embedding: Float[Tensor, "B E"],
-        tokens: Float[Tensor, "B L D"] | None,
+        embedding: Float[Tensor, "R E"],
+        tokens: Float[Tensor, "R L D"] | None,
     ) -> Float[Tensor, "B C2 H2 W2"]:
         """Takes its skip connections off the end of ``skips``; the next one there says what size to return."""
         for stage in self.stages:
-            x = stage(torch.cat([x, skips.pop()], dim=1), embedding, tokens)
+            x = stage(torch.cat([x, spread(skips.pop(), len(x))], dim=1), embedding, tokens)
         return x if self.resample is None else self.resample(x, skips[-1].shape[2:])
 
 
@@ -297,8 +304,8 @@ class Middle(nn.Module):
         self.after = Stage(channels, channels, depth=0, config=config)
 
     def forward(
-        self, x: Float[Tensor, "B C H W"], embedding: Float[Tensor, "B E"], tokens: Float[Tensor, "B L D"] | None
-    ) -> Float[Tensor, "B C H W"]:
+        self, x: Float[Tensor, "B C H W"], embedding: Float[Tensor, "R E"], tokens: Float[Tensor, "R L D"] | None
+    ) -> Float[Tensor, "S C H W"]:
         """Run all three."""
         return self.after(self.before(x, embedding, tokens), embedding, tokens)
 
@@ -341,26 +348,41 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(config.groups, channels, eps=EPS)
         self.conv_out = zeroed(Conv2d(channels, config.out_channels, 3, padding=1))
 
+    @property
+    def shares(self) -> bool:
+        """Whether pictures may be seen with several texts each at the price of one, as far as texts do not matter."""
+        return self.config.vector is None and self.config.transformers.context is not None
+
     def _embedder(self, width: int) -> nn.Sequential:
         embedding = self.config.embedding
         return nn.Sequential(Linear(width, embedding), nn.SiLU(), Linear(embedding, embedding))
 
     def forward(
-        self, x: Latents, timesteps: Sigma, tokens: TextTokens | None = None, vector: Float[Tensor, "B V"] | None = None
-    ) -> Float[Tensor, "B C2 h w"]:
+        self,
+        x: Latents,
+        timesteps: Sigma,
+        tokens: Float[Tensor, "R L D"] | None = None,
+        vector: Float[Tensor, "B V"] | None = None,
+    ) -> Float[Tensor, "R C2 h w"]:
         """Predict.
+
+        Guidance asks about the same latents with two texts. Where only tokens tell the two apart (`shares`), nothing
+        before the first cross-attention does: give ``B`` latents with ``R`` = 2 B rows of tokens, and that part is
+        computed once.
 
         Args:
             x: Noisy latents ``B C h w``, any size.
             timesteps: One a picture, in the units of the training (Stable Diffusion: [0, 1000)), whole or not.
-            tokens: What to attend to, ``B L D``; needed if and only if the network was built with a context.
+            tokens: What to attend to, ``R L D``, R a multiple of B and more than B only where it `shares`; needed if
+                and only if the network was built with a context.
             vector: Added to the time embedding after its own two layers; needed if and only if built with one.
 
         Returns:
-            ``B C' h w``.
+            ``R C' h w``.
 
         Raises:
-            ValueError: Tokens or a vector are missing or not wanted.
+            ValueError: Tokens or a vector are missing or not wanted, or there are more tokens than it can share
+                latents among.
         """
         for name, given, wanted in (
             ("tokens", tokens, self.config.transformers.context),
@@ -368,10 +390,13 @@ class UNet(nn.Module):
         ):
             if (given is None) != (wanted is None):
                 raise ValueError(f"this U-Net {'takes no' if wanted is None else 'needs'} {name}")
+        rows = len(x) if tokens is None else len(tokens)
+        if rows != len(x) and not (self.shares and rows % len(x) == 0):
+            raise ValueError(f"{len(x)} latents with {rows} texts")
         embedding = self.time(sinusoidal(timesteps, self.config.channels[0]).to(x.dtype))
         if self.vector is not None:
             embedding = embedding + self.vector(vector)
-        embedding = F.silu(embedding)  # every residual block wants it activated: once is enough
+        embedding = spread(F.silu(embedding), rows)  # every residual block wants it activated: once is enough
 
         skips = [self.conv_in(x)]
         for level in self.down:

@@ -206,3 +206,30 @@ def test_the_same_with_and_without_gradients(tiny):
         plain = tiny(*given)
     torch.testing.assert_close(plain, tiny(*given).detach(), rtol=0, atol=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(given, kept, strict=True))
+
+
+@pytest.mark.parametrize("depth", [(1, 2), (0, 1)], ids=["texts at once", "texts a level down"])
+def test_latents_seen_with_several_texts_are_as_if_repeated(depth):
+    torch.manual_seed(0)
+    config = replace(TINY, vector=None, transformers=replace(TINY.transformers, depth=depth))
+    unet = UNet(config).requires_grad_(False)
+    for parameter in unet.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    x, t, _, _ = inputs(height=7)
+    tokens = torch.randn(6, 7, 6, generator=torch.Generator().manual_seed(2))
+    sizes = []
+    unet.conv_in.register_forward_hook(lambda layer, given, got: sizes.append(len(got)))
+    got = unet(x, t, tokens)
+    torch.testing.assert_close(got, unet(torch.cat([x] * 3), torch.cat([t] * 3), tokens), rtol=1e-5, atol=1e-5)
+    assert (got[:2] - got[2:4]).abs().max() > 1e-3  # the texts do matter
+    assert sizes == [2, 6]
+
+
+def test_texts_that_latents_cannot_be_shared_among_are_refused(tiny):
+    x, t, tokens, vector = inputs()
+    with pytest.raises(ValueError, match="2 latents with 4 texts"):
+        tiny(x, t, tokens.repeat(2, 1, 1), vector)
+    plain = UNet(replace(TINY, vector=None))
+    with pytest.raises(ValueError, match="2 latents with 3 texts"):
+        plain(x, t, torch.cat([tokens, tokens[:1]]))
+    assert not UNet(replace(TINY, vector=None, transformers=replace(TINY.transformers, context=None))).shares

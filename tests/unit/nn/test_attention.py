@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import mindseye
+from mindseye.nn import attention
 from mindseye.nn.attention import Attention, attend
 
 
@@ -115,3 +116,22 @@ def test_bfloat16_is_trained_in_float32(qkv):
         strict=True,
     ):
         assert torch.equal(mine, theirs.bfloat16())
+
+
+@pytest.mark.parametrize("places", [64, 70])
+def test_attention_by_blocks(monkeypatch, places):
+    monkeypatch.setattr(attention, "_products_are_faster", lambda: True)
+    q, k, v = random(2, places, 12), random(2, 9, 12), random(2, 9, 12) + 1
+    with torch.no_grad():
+        truth = attend(q, k, v, heads=3)
+        for scores in (9, 9 * 30, 9 * 64 * 4, 1 << 20):  # a query at a time; not all of a head; some heads; all
+            monkeypatch.setattr(attention, "_BLOCK", scores)
+            got = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), heads=3)
+            assert got.dtype == torch.bfloat16 and got.shape == truth.shape
+            assert (got.float() - truth).norm() < 0.01 * truth.norm()
+    monkeypatch.setattr(attention, "_by_blocks", lambda *_: pytest.fail("few queries, float32, masks, gradients"))
+    with torch.no_grad():
+        attend(q, k, v, heads=3)
+        attend(q.bfloat16()[:, :63], k.bfloat16(), v.bfloat16(), heads=3)
+        attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), heads=3, mask=torch.ones(2, 9, dtype=torch.bool))
+    attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), heads=3)
