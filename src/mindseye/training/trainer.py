@@ -29,6 +29,7 @@ from mindseye.training.recipe import Optimizer, Recipe, Workshop
 __all__ = ["begin_from", "train"]
 
 KEEP = 2
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
 def train(
@@ -70,9 +71,11 @@ def train(
     if start is not None and state is None:
         begin_from(start, objective.parts())
     averages = {name: copy.deepcopy(part).requires_grad_(False) for name, part in objective.parts().items()}
-    narrow = accelerator.mixed_precision == "bf16"
     optimizers = {
-        turn: _optimizer(parameters, recipe.optimizer, narrow) for turn, parameters in objective.turns().items()
+        turn: OPTIMIZERS[recipe.optimizer.kind](
+            _groups(parameters, recipe.optimizer), lr=recipe.optimizer.lr, betas=recipe.optimizer.betas
+        )
+        for turn, parameters in objective.turns().items()
     }
     step, spent = 0, 0.0
     if state is not None:
@@ -231,14 +234,6 @@ def describe(recipe: Recipe) -> dict[str, Any]:
         if callable(value):
             plain[item.name] = f"{value.__module__}:{getattr(value, '__qualname__', 'function')}"
     return plain
-
-
-def _optimizer(parameters: Iterable[Parameter], settings: Optimizer, narrow: bool) -> torch.optim.Optimizer:
-    groups = _groups(parameters, settings)
-    if settings.kind == "muon":
-        dtype = torch.bfloat16 if narrow else torch.float32
-        return Muon(groups, lr=settings.lr, betas=settings.betas, dtype=dtype)
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)
 
 
 def _groups(parameters: Iterable[Parameter], settings: Optimizer) -> list[dict[str, Any]]:
