@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mindseye.nn.casting import convert
-from mindseye.nn.convolution import convolve
+from mindseye.nn.convolution import convolve, convolve_doubled
 
 __all__ = ["Conv2d", "Later", "Linear", "added", "normed_silu", "settle", "silu"]
 
@@ -101,9 +101,23 @@ class Conv2d(_Waiting, nn.Conv2d):
             _settle(self)
         return self._conv_forward(input, _as(self.weight, input), None if self.bias is None else _as(self.bias, input))
 
+    def doubled(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D H2 W2"]:
+        """`forward` of ``input`` at twice its size, nearest neighbour."""
+        if self.later is not None:
+            _settle(self)
+        half = tuple(side // 2 for side in self.kernel_size)
+        # Whoever has its own way of padding (`mindseye.nn.seamless`) has put it in the place of the method.
+        if not self._plain or self.stride != (1, 1) or self.padding != half or "_conv_forward" in vars(self):
+            return self(F.interpolate(input, scale_factor=2.0, mode="nearest"))
+        bias = None if self.bias is None else _as(self.bias, input)
+        return convolve_doubled(input, _as(self.weight, input), bias)
+
+    @property
+    def _plain(self) -> bool:
+        return self.padding_mode == "zeros" and self.groups == 1 and self.dilation == (1, 1)
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        plain = self.padding_mode == "zeros" and self.groups == 1 and self.dilation == (1, 1)
-        if not plain or isinstance(self.padding, str):
+        if not self._plain or isinstance(self.padding, str):
             return super()._conv_forward(input, weight, bias)
         stride, padding = self.stride, self.padding
         return convolve(input, weight, bias, stride=(stride[0], stride[1]), padding=(padding[0], padding[1]))

@@ -86,5 +86,6 @@ class Upsample(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C h w"], size: torch.Size | None = None) -> Float[Tensor, "B C2 H W"]:
         """``size`` is the wanted height and width where twice the size would miss an odd skip connection."""
-        size = torch.Size([2 * side for side in x.shape[2:]]) if size is None else size
+        if size is None or size == torch.Size([2 * side for side in x.shape[2:]]):
+            return self.conv.doubled(x)
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from mindseye.nn import convolution
-from mindseye.nn.convolution import by_patches, convolve, kernel_for, winograd
+from mindseye.nn.convolution import by_patches, by_phases, convolve, convolve_doubled, kernel_for, winograd
 
 
 def random(*shape):
@@ -55,6 +55,33 @@ def test_patches_are_the_direct_sum(stride, padding, side):
     truth = F.conv2d(x.double(), weight.double(), bias.double(), stride, padding)
     for form in (torch.clone, last):
         assert error(by_patches(form(x), form(weight), bias, stride=stride, padding=padding), truth) < 1e-6
+
+
+def test_phases_are_the_direct_sum_over_the_doubled_map():
+    x, weight, bias = random(2, 6, 5, 7), random(4, 6, 3, 3), random(4)
+    truth = F.conv2d(F.interpolate(x.double(), scale_factor=2), weight.double(), bias.double(), padding=1)
+    for form in (torch.clone, last):
+        assert error(by_phases(form(x), form(weight), bias), truth) < 1e-6
+    assert error(by_phases(x, weight), truth - bias.double()[:, None, None]) < 1e-6
+    # In half precision, sums of filters are rounded as filters are.
+    assert error(by_phases(x.bfloat16(), weight.bfloat16(), bias.bfloat16()), truth) < 6e-3
+
+
+def test_when_a_doubled_map_goes_by_phases(monkeypatch):
+    taken = []
+    monkeypatch.setattr(convolution, "by_phases", lambda x, w, b: taken.append(x.dtype) or by_phases(x, w, b))
+    x, weight, bias = random(1, 8, 32, 33), random(4, 8, 3, 3), random(4)
+    truth = F.conv2d(F.interpolate(x.double(), scale_factor=2), weight.double(), bias.double(), padding=1)
+    narrow = [each.bfloat16() for each in (x, weight, bias)]
+    with torch.no_grad():
+        assert error(convolve_doubled(x, weight, bias), truth) < 1e-6
+        convolve_doubled(narrow[0][..., :31], *narrow[1:])  # too small to pay
+        assert not taken
+        assert error(convolve_doubled(*narrow), truth) < 6e-3
+    assert taken == [torch.bfloat16]
+    assert error(convolve_doubled(*narrow).detach(), truth) < 6e-3
+    wide = convolve_doubled(narrow[0], random(4, 8, 5, 5).bfloat16())
+    assert wide.shape == truth.shape and taken == [torch.bfloat16]
 
 
 def chosen(x, weight, stride=1, padding=1):

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from mindseye.nn.resnet import Downsample, ResBlock, Upsample
+from mindseye.nn.seamless import circular
 
 
 def random(*shape):
@@ -69,3 +70,18 @@ def test_upsampling_repeats_and_meets_odd_sizes():
     x = random(1, 2, 2, 3)
     assert torch.equal(up(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
     assert torch.equal(up(x, torch.Size((3, 5))), x.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :3, :5])
+
+
+@torch.no_grad()
+def test_upsampling_in_half_precision_and_on_a_torus():
+    torch.manual_seed(0)
+    up = Upsample(8)
+    x = random(1, 8, 32, 32)
+    plain = up(x)
+    with circular(up):
+        round_ = up(x)
+    up.bfloat16()
+    assert (up(x.bfloat16()).float() - plain).norm() < 0.01 * plain.norm()
+    with circular(up):
+        assert (up(x.bfloat16()).float() - round_).norm() < 0.01 * round_.norm()
+    assert (round_ - plain)[:, :, 0].norm() > 0.1 * plain[:, :, 0].norm()
