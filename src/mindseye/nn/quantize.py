@@ -114,12 +114,17 @@ def clamp_with_gradient(
 
 @torch.no_grad()
 def nearest(z: Float[Tensor, "B C h w"], codebook: Float[Tensor, "K C"]) -> Int[Tensor, "B h w"]:
-    """Which code is nearest to each vector; the first of equally near ones. Memory does not grow with the map."""
+    """Which code is nearest to each vector; the first of equally near ones. Memory does not grow with the map.
+
+    In float32 at least, under autocast as well: near codes differ by less than what half precision can tell.
+    """
     wide = torch.promote_types(torch.promote_types(z.dtype, codebook.dtype), torch.float32)
     rows = z.permute(0, 2, 3, 1).flatten(0, 2).to(wide)
     codes = codebook.to(wide)
     norms = codes.square().sum(1)
-    ids = [torch.addmm(norms, chunk, codes.T, alpha=-2).argmin(1) for chunk in rows.split(max(1, _CHUNK // len(codes)))]
+    with torch.autocast(z.device.type, enabled=False):
+        chunks = rows.split(max(1, _CHUNK // len(codes)))
+        ids = [torch.addmm(norms, chunk, codes.T, alpha=-2).argmin(1) for chunk in chunks]
     return torch.cat(ids).view(z.shape[0], *z.shape[2:])
 
 

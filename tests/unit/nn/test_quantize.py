@@ -254,3 +254,12 @@ def test_with_fewer_vectors_than_dead_codes_the_others_wait() -> None:
     z = torch.tensor([1.0, 2.0]).view(1, 1, 1, 2)
     assert keeper.update(weight, z, nearest(z, weight), seeded()) == 2
     assert sorted(weight.flatten().tolist()) == [1.0, 2.0, 9.0, 9.0, 9.0, 9.0]
+
+
+def test_the_nearest_code_is_found_in_float32_under_autocast():
+    generator = torch.Generator().manual_seed(0)
+    z = 8 + torch.randn(1, 4, 16, 16, generator=generator)
+    codes = 8 + torch.randn(64, 4, generator=generator)
+    truth = nearest(z, codes)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(nearest(z, codes), truth)
