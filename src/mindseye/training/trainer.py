@@ -176,14 +176,14 @@ def begin_from(start: Path, parts: Mapping[str, nn.Module]) -> None:
     """Copy the tensors of a finished part into the part of a run, where names and shapes are the same.
 
     Raises:
-        DataError: fewer than half of the run's numbers are found in the file.
+        DataError: fewer than a quarter of the run's numbers are found in the file.
     """
     found = load_part(start).state_dict()
     best = max(parts.values(), key=lambda part: len(found.keys() & part.state_dict().keys()))
     mine = best.state_dict()
     same = [name for name, tensor in mine.items() if name in found and found[name].shape == tensor.shape]
     share = sum(mine[name].numel() for name in same) / max(1, sum(tensor.numel() for tensor in mine.values()))
-    if share < 0.5:
+    if share < 0.25:
         raise DataError(
             f"{start} holds {share:.0%} of the numbers that this recipe trains",
             hint="it is a part of another shape: leave --start out",
