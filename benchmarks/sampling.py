@@ -40,6 +40,7 @@ from mindseye.engine.policy import Policy, arrange, choose, reuse_memory
 from mindseye.noise import Noise
 
 TASKS = ("unet-512", "unet-256", "codec-512", "codec-256", "whole-256")
+VARIANTS = ("mindseye float32", "mindseye bfloat16", "diffusers float32", "diffusers bfloat16", "OpenVINO")
 GUIDANCE, STEPS = 7.5, 20
 Run = Callable[[], Tensor]
 
@@ -155,7 +156,7 @@ def networks(folder: Path | None) -> tuple[Any, Any]:
 
 
 def variants(without: Collection[str], folder: Path | None) -> dict[str, Any]:
-    """Everyone else, by name; "diffusers float32" is what errors are against."""
+    """Everyone else, by name; "diffusers float32" is what errors are against, where it takes part."""
     unet, codec = networks(folder)
     own = choose(torch.device("cpu"), parameters=859_520_964)
     found: dict[str, Any] = {}
@@ -166,11 +167,15 @@ def variants(without: Collection[str], folder: Path | None) -> dict[str, Any]:
         policy = Policy(dtype=dtype, keep=False, memory_format=torch.channels_last)
         name = f"mindseye {str(dtype).removeprefix('torch.')}" + (" (policy)" if dtype == own.dtype else "")
         found[name] = Ours(arrange(peers.our_unet(unet), policy), arrange(peers.our_codec(codec), policy), dtype)
-    found["diffusers float32"] = Theirs(unet, codec, torch.float32, torch.contiguous_format)
-    if "diffusers bfloat16" in without:
-        return found
-    half = [each.to(torch.bfloat16).to(memory_format=torch.channels_last) for each in networks(folder)]
-    found["diffusers bfloat16"] = Theirs(*half, torch.bfloat16, torch.channels_last)
+    plain = Theirs(unet, codec, torch.float32, torch.contiguous_format)
+    if "OpenVINO" not in without:
+        found["OpenVINO"] = plain
+    if "diffusers float32" not in without:
+        found["diffusers float32"] = plain
+    if "diffusers bfloat16" not in without:
+        rest = networks(folder) if plain in found.values() else (unet, codec)
+        half = [each.to(torch.bfloat16).to(memory_format=torch.channels_last) for each in rest]
+        found["diffusers bfloat16"] = Theirs(*half, torch.bfloat16, torch.channels_last)
     return found
 
 
@@ -178,14 +183,16 @@ def runs_of(task: str, everyone: dict[str, Any]) -> dict[str, Run]:
     """What one task is for each variant."""
     kind, _, size = task.partition("-")
     x, t, tokens = inputs(int(size))
+    plain = everyone.get("OpenVINO")
+    everyone = {name: who for name, who in everyone.items() if name != "OpenVINO"}
     if kind == "unet":
         runs: dict[str, Run] = {name: lambda who=who: who.step(x, t, tokens) for name, who in everyone.items()}
     elif kind == "codec":
         runs = {name: lambda who=who: who.decode(x[:1]) for name, who in everyone.items()}
     else:
         runs = {name: lambda who=who: who.whole(x[:1], tokens) for name, who in everyone.items()}
-    if kind != "whole":
-        runs |= openvino(kind, everyone["diffusers float32"], int(size))
+    if kind != "whole" and plain is not None:
+        runs |= openvino(kind, plain, int(size))
     return runs
 
 
@@ -202,10 +209,10 @@ def measure(task: str, everyone: dict[str, Any], rounds: int, *, warm: bool, bus
             answers[name] = run()
             if turn or not warm:  # the first also builds kernels
                 times[name].append(now() - start)
-    truth = answers["diffusers float32"]
+    truth = answers.get("diffusers float32")
     middle = {name: statistics.median(each) for name, each in times.items()}
     half = middle.get("diffusers bfloat16", float("nan"))
-    best = min(seconds for name, seconds in middle.items() if name.startswith("diffusers"))
+    best = min((seconds for name, seconds in middle.items() if name.startswith("diffusers")), default=float("nan"))
     return {
         name: {
             "median": middle[name],
@@ -213,7 +220,7 @@ def measure(task: str, everyone: dict[str, Any], rounds: int, *, warm: bool, bus
             "max": max(times[name]),
             "times faster than diffusers bfloat16": half / middle[name] if half == half else None,
             "times faster than diffusers' best": best / middle[name],
-            "error": float((answers[name] - truth).norm() / truth.norm()),
+            "error": None if truth is None else float((answers[name] - truth).norm() / truth.norm()),
         }
         for name in runs
     }
@@ -224,7 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--without", nargs="+", choices=("mindseye bfloat16", "diffusers bfloat16"), default=())
+    parser.add_argument("--without", nargs="+", choices=VARIANTS, default=())
     parser.add_argument("--folder", type=Path, help="as memory.py writes it; spares the making of random weights")
     parser.add_argument("--busy", action="store_true", help="seconds of the processor, one round, nothing warmed up")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -246,10 +253,8 @@ def main() -> None:
         for name, row in found[task].items():
             if name != "rounds":
                 middle, least, _, half, best, error = row.values()
-                print(
-                    f"{name:28} {middle:9.3f} {least:8.3f} {half or 0:7.2f}x {best:7.2f}x {error:8.1e}",
-                    flush=True,
-                )
+                apart = "" if error is None else f"{error:8.1e}"
+                print(f"{name:28} {middle:9.3f} {least:8.3f} {half or 0:7.2f}x {best:7.2f}x {apart}", flush=True)
         path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

@@ -212,7 +212,7 @@ def winograd(
 def convolve_doubled(
     x: Float[Tensor, "B C H W"], weight: Float[Tensor, "D C kh kw"], bias: Float[Tensor, "D"] | None = None
 ) -> Float[Tensor, "B D H2 W2"]:
-    """`convolve` of ``x`` at twice its size, nearest neighbour, padded by half the filter; the filter's sides are odd."""
+    """`convolve` of ``x`` at twice its size, nearest neighbour, padded by half of a filter whose sides are odd."""
     places, narrow = x.shape[0] * x.shape[2] * x.shape[3], x.dtype == weight.dtype == torch.bfloat16
     # Below, summing filters takes longer than is gained.
     if narrow and x.device.type == "cpu" and places >= 1024 and weight.shape[2:] == (3, 3):

@@ -46,18 +46,21 @@ def held_out(workshop: Workshop, splits: tuple[str, ...] = ("concepts", "pairs",
     return Rendered("-".join(splits), pictures, [example.caption for example in examples])
 
 
-def stream(captions: Sequence[str], where: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The pictures of an epoch, those of plain shapes `PLAIN_TIMES` or `RELATED_TIMES` times.
+def stream(
+    captions: Sequence[str], where: NDArray[np.int64], *, plain: int = PLAIN_TIMES, related: int = RELATED_TIMES
+) -> NDArray[np.int64]:
+    """The pictures of an epoch, some of them several times.
 
     Args:
         captions: The different ones.
         where: Which of them belongs to each picture.
+        plain: How often those of plain shapes are there.
+        related: How often those of two plain shapes are of which one stands somewhere from the other.
     """
-    times = np.array([_times(caption) for caption in captions])[where]
-    return np.repeat(np.arange(len(where)), times)
 
+    def times(caption: str) -> int:
+        if not names_plain_shapes(caption):
+            return 1
+        return related if names_relation(caption) else plain
 
-def _times(caption: str) -> int:
-    if not names_plain_shapes(caption):
-        return 1
-    return RELATED_TIMES if names_relation(caption) else PLAIN_TIMES
+    return np.repeat(np.arange(len(where)), np.array([times(caption) for caption in captions])[where])

@@ -11,3 +11,4 @@ def test_plain_shapes_are_seen_more_often_and_their_relations_most() -> None:
     assert 1 < PLAIN_TIMES < RELATED_TIMES
     times = np.bincount(stream(captions, where), minlength=5)
     assert times.tolist() == [RELATED_TIMES, 1, PLAIN_TIMES, PLAIN_TIMES, 1]
+    assert np.bincount(stream(captions, where, plain=1, related=2), minlength=5).tolist() == [2, 1, 1, 1, 1]

@@ -35,11 +35,16 @@ __all__ = ["PROMPTS", "unet_pocket"]
 
 LENGTH = 32
 """Tokens that the U-Net reads: the corpus' longest caption has 30."""
-LEVEL_MEAN = 1.5
+LEVEL_MEAN = 1.0
 LEVEL_SPREAD = 1.4
 """Of the logarithm of sigma: latents hold something between a deviation of 10 (what is the same all over the picture)
 and 0.2 (the finest differences between neighbours). Which thing has which colour and stands where is decided above 5:
-with a mean of 0.6 one level in six was drawn there, and half of all things stood on the wrong side."""
+with a mean of 0.6 one level in six was drawn there, and half of all things stood on the wrong side. 1.5 is for learning
+that, 1.0 for everything else."""
+PLAIN, RELATED = 1, 2
+"""How often pictures of plain shapes, and of relations of them, are seen for each time that others are. To begin with it
+was three and six (`mindseye.training.pictures`), which teaches relations and leaves icons a third of the pictures; twice
+keeps what was learned."""
 PROMPTS = (
     "a red apple",
     "a blue heart",
@@ -135,7 +140,7 @@ def _feed(workshop: Workshop) -> Steps[Feed]:
         lambda start, stop: encode_text(clip, tokenizer, captions[start:stop])[1],
         stage="encode captions",
     )
-    return EncodedFeed(latents, tokens, vectors, where, stream(captions, where))
+    return EncodedFeed(latents, tokens, vectors, where, stream(captions, where, plain=PLAIN, related=RELATED))
 
 
 def _objective(workshop: Workshop) -> LatentDiffusion:
