@@ -42,8 +42,8 @@ and 0.2 (the finest differences between neighbours). Which thing has which colou
 with a mean of 0.6 one level in six was drawn there, and half of all things stood on the wrong side. 1.5 is for learning
 that, 1.0 for everything else."""
 PLAIN, RELATED = 1, 2
-"""How often pictures of plain shapes, and of relations of them, are seen for each time that others are. To begin with it
-was three and six (`mindseye.training.pictures`), which teaches relations and leaves icons a third of the pictures; twice
+"""How often pictures of plain shapes, and of relations of them, are seen for each time that others are. First it was
+three and six (`mindseye.training.pictures`), which teaches relations and leaves icons a third of the pictures; twice
 keeps what was learned."""
 PROMPTS = (
     "a red apple",
