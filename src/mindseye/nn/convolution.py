@@ -215,7 +215,7 @@ def convolve_doubled(
     """`convolve` of ``x`` at twice its size, nearest neighbour, padded by half of a filter whose sides are odd."""
     places, narrow = x.shape[0] * x.shape[2] * x.shape[3], x.dtype == weight.dtype == torch.bfloat16
     # Below, summing filters takes longer than is gained.
-    if narrow and x.device.type == "cpu" and places >= 1024 and weight.shape[2:] == (3, 3):
+    if narrow and x.device.type == "cpu" and places >= 512 and weight.shape[2:] == (3, 3):
         if not torch.is_grad_enabled():
             return by_phases(x, weight, bias)
     half = (weight.shape[2] // 2, weight.shape[3] // 2)
