@@ -148,7 +148,7 @@ def zeroed(module: M) -> M:
     return module
 
 
-def spread(x: Float[Tensor, "B *S"], rows: int) -> Float[Tensor, "R *S"]:
+def repeated(x: Float[Tensor, "B *S"], rows: int) -> Float[Tensor, "R *S"]:
     """``x``, one below the other until there are ``rows``; itself if there are already."""
     return x if len(x) == rows else torch.cat([x] * (rows // len(x)))
 
@@ -193,7 +193,7 @@ class Block(nn.Module):
         """Run the block; ``x`` may have fewer rows than ``tokens``, and is then repeated where they are first seen."""
         x = added(self.attention(self.norm1(x)), x)
         if tokens is not None:
-            x = spread(x, len(tokens))
+            x = repeated(x, len(tokens))
         x = added(self.cross(self.norm2(x), tokens), x)
         return added(self.feed_forward(self.norm3(x)), x)
 
@@ -226,7 +226,7 @@ class SpatialTransformer(nn.Module):
         h = h.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         if not self.linear:
             h = self.proj_out(h)
-        return added(h, spread(x, len(h)))
+        return added(h, repeated(x, len(h)))
 
 
 @final
@@ -290,7 +290,7 @@ class Up(nn.Module):
     ) -> Float[Tensor, "B C2 H2 W2"]:
         """Takes its skip connections off the end of ``skips``; the next one there says what size to return."""
         for stage in self.stages:
-            x = stage(torch.cat([x, spread(skips.pop(), len(x))], dim=1), embedding, tokens)
+            x = stage(torch.cat([x, repeated(skips.pop(), len(x))], dim=1), embedding, tokens)
         return x if self.resample is None else self.resample(x, skips[-1].shape[2:])
 
 
@@ -396,7 +396,7 @@ class UNet(nn.Module):
         embedding = self.time(sinusoidal(timesteps, self.config.channels[0]).to(x.dtype))
         if self.vector is not None:
             embedding = embedding + self.vector(vector)
-        embedding = spread(F.silu(embedding), rows)  # every residual block wants it activated: once is enough
+        embedding = repeated(F.silu(embedding), rows)  # every residual block wants it activated: once is enough
 
         skips = [self.conv_in(x)]
         for level in self.down:

@@ -58,7 +58,7 @@ def train(
     """
     try:
         from accelerate import Accelerator
-        from accelerate.utils import set_seed
+        from accelerate.utils import broadcast, set_seed
     except ImportError as error:
         raise Missing("train", "training") from error
     accelerator = Accelerator(mixed_precision="bf16" if bf16_pays(recipe.precision) else "no")
@@ -100,6 +100,12 @@ def train(
     def share() -> float:
         return elapsed() / (hours * 3600) if hours else step / recipe.steps
 
+    def agreed() -> float:
+        # Each process has a clock of its own; one that stopped a step before the others would leave them waiting.
+        if not hours or accelerator.num_processes == 1:
+            return share()
+        return float(broadcast(torch.tensor(share(), dtype=torch.float32, device=accelerator.device)))
+
     def total() -> int:
         done = share()
         return (
@@ -109,8 +115,8 @@ def train(
     sums: dict[str, float] = {}
     window, counted = time.monotonic(), 0
     yield Progress("train", step, total(), tuple)
-    while share() < 1:
-        objective.share = min(share(), 1.0)  # time goes on after the loop has looked at it
+    while (done := agreed()) < 1:
+        objective.share = done
         rate = learning_rate(recipe.optimizer, step - (first if hours else 0), objective.share)
         for turn, optimizer in optimizers.items():
             for group in optimizer.param_groups:

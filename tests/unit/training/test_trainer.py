@@ -308,3 +308,25 @@ def test_a_run_does_not_begin_from_a_part_of_another_shape(tmp_path: Path) -> No
     save_part(tmp_path / "made.safetensors", Siren(SirenConfig(hidden=8, layers=2)), {"name": "made"})
     with pytest.raises(DataError, match="of the numbers"):
         begin_from(tmp_path / "made.safetensors", {"new": Siren(SirenConfig(hidden=16, layers=2))})
+
+
+def test_processes_with_clocks_of_their_own_stop_at_the_same_step(tmp_path: Path) -> None:
+    script = textwrap.dedent(f"""
+        import os, sys, time
+        from pathlib import Path
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import test_trainer as tests
+        clock = time.monotonic
+        slow = 1 if os.environ["RANK"] == "0" else 0.2
+        time.monotonic = lambda: slow * clock()
+        steps = tests.train(tests.recipe(), Path({str(tmp_path / "run")!r}), tests.WORKSHOP, hours=1 / 3600)
+        _, seen = tests.drain(steps)
+        Path({str(tmp_path)!r}, os.environ["RANK"]).write_text(str(seen[-1].step))
+    """)
+    (tmp_path / "two.py").write_text(script)
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(tmp_path / "two.py")],
+        check=True, timeout=120, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+    )  # fmt: skip
+    first, second = ((tmp_path / rank).read_text() for rank in "01")
+    assert first == second and int(first) > 1
