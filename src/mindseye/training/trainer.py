@@ -104,7 +104,8 @@ def train(
         # Each process has a clock of its own; one that stopped a step before the others would leave them waiting.
         if not hours or accelerator.num_processes == 1:
             return share()
-        return float(broadcast(torch.tensor(share(), dtype=torch.float32, device=accelerator.device)))
+        told: Any = broadcast(torch.tensor(share(), dtype=torch.float32, device=accelerator.device))
+        return float(told)
 
     def total() -> int:
         done = share()

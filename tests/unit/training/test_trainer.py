@@ -325,8 +325,9 @@ def test_processes_with_clocks_of_their_own_stop_at_the_same_step(tmp_path: Path
     """)
     (tmp_path / "two.py").write_text(script)
     subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(tmp_path / "two.py")],
-        check=True, timeout=120, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", tmp_path / "two.py"],
+        check=True, timeout=120, capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
     )  # fmt: skip
     first, second = ((tmp_path / rank).read_text() for rank in "01")
     assert first == second and int(first) > 1
