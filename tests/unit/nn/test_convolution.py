@@ -55,6 +55,8 @@ def test_patches_are_the_direct_sum(stride, padding, side):
     truth = F.conv2d(x.double(), weight.double(), bias.double(), stride, padding)
     for form in (torch.clone, last):
         assert error(by_patches(form(x), form(weight), bias, stride=stride, padding=padding), truth) < 1e-6
+    narrow = [last(x).bfloat16(), last(weight).bfloat16(), bias.bfloat16()]
+    assert error(by_patches(*narrow, stride=stride, padding=padding), truth) < 1e-2
 
 
 def test_phases_are_the_direct_sum_over_the_doubled_map():
@@ -118,6 +120,10 @@ def test_which_kernel(long_vectors):
     assert chosen(wide, torch.empty(320, 320, 3, 3), stride=2) == "torch"
     assert chosen(wide[:, :4], torch.empty(320, 4, 3, 3)) == "torch"
     assert chosen(wide.bfloat16(), torch.empty(320, 320, 3, 3).bfloat16()) == "torch"
+    small, filters = deep.bfloat16()[..., :4, :4], torch.empty(1280, 1280, 3, 3).bfloat16()
+    assert chosen(small, filters) == "patches"
+    assert chosen(deep.bfloat16(), filters) == chosen(small, filters[:64]) == chosen(small, filters.float()) == "torch"
+    assert chosen(small.clone().requires_grad_(), filters) == "torch"
     assert chosen(wide, torch.empty(320, 320, 3, 3, requires_grad=True)) == "torch"
     with torch.no_grad():
         assert chosen(wide, torch.empty(320, 320, 3, 3, requires_grad=True)) == "winograd"
