@@ -1,6 +1,6 @@
 """A sheet of pictures, each from a phrase that no training caption holds; the README's picture is made by this.
 
-Run as ``python docs/examples/sheet.py OUT.png``.
+Run as ``python docs/examples/sheet.py OUT.png [CARD [COUNT]]``: another card than the default one, fewer phrases.
 """
 
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mindseye
 from mindseye.pictures import save_png, sheet
+from mindseye.request import DEFAULT
 
 PROMPTS = (
     "a blue strawberry",
@@ -45,11 +46,12 @@ PROMPTS = (
 )
 
 
-def main(path: Path) -> None:
+def main(path: Path, card: str = DEFAULT, count: str = "32") -> None:
     """Draw the sheet: picture i has seed i, so the sheet is the same every time."""
-    pictures = [mindseye.generate(prompt, seed=seed).images[0] for seed, prompt in enumerate(PROMPTS)]
-    save_png(sheet(pictures), path)
+    every = len(PROMPTS) // int(count)
+    wanted = list(enumerate(PROMPTS))[::every]
+    save_png(sheet([mindseye.generate(prompt, model=card, seed=seed).images[0] for seed, prompt in wanted]), path)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
