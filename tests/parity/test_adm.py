@@ -16,6 +16,9 @@ from mindseye.diffusion.samplers import SAMPLERS
 from mindseye.diffusion.schedule import linear
 from mindseye.networks.adm import ADM, Config
 from mindseye.noise import Noise
+from mindseye.request import Request, drain
+from mindseye.systems import disco
+from mindseye.systems.steering import Steering
 
 pytestmark = pytest.mark.parity
 
@@ -101,6 +104,9 @@ class Queue(Noise):
     def normal_like(self, x):
         return self.draws.pop(0).to(x)
 
+    def normal(self, *shape):
+        return self.draws.pop(0)
+
 
 @contextlib.contextmanager
 def drawn(draws, monkeypatch):
@@ -175,3 +181,24 @@ def test_guided_samplers_walk_alike(sampler, dtype, near, monkeypatch):
     scale = wanted[-1].abs().max()
     assert mine.dtype == wanted[-1].dtype == dtype and scale < 1e4
     torch.testing.assert_close(mine / scale, wanted[-1] / scale, rtol=near, atol=near)
+
+
+@torch.no_grad()
+def test_steps_skipped_without_a_picture_start_from_grey(monkeypatch):
+    theirs, diffusion, ours = pair(respacing="ddim10")
+    generator = torch.Generator().manual_seed(1)
+    start = torch.randn(1, 3, 64, 32, generator=generator)
+    draws = torch.randn(7, 1, 3, 64, 32, generator=generator)
+    with drawn(draws, monkeypatch):
+        wanted = diffusion.ddim_sample_loop(
+            theirs, start.shape, noise=start.clone(), clip_denoised=False, model_kwargs={}, device="cpu", eta=0.8,
+            skip_timesteps=3, cond_fn=their_guide(diffusion), cond_fn_with_grad=True,
+        )  # fmt: skip
+    request = Request(prompt="a", size=(32, 64), steps=10, sampler="ddim", strength=0.7)
+    steered = Steering.of(
+        request, disco.Knobs(start="grey", clamp=0.0), Queue([start, *draws]), unet=ours, prediction="eps",
+        schedule="linear", critics=(),
+    )  # fmt: skip
+    mine = drain(steered.walk(steered.guided(Minds(), range_scale=BEYOND)))
+    scale = wanted.abs().max()
+    torch.testing.assert_close(mine / scale, wanted / scale, rtol=1e-5, atol=1e-5)

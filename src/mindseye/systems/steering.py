@@ -81,6 +81,10 @@ class Knobs:
     picture: str = option(
         "start", "the picture is where to start, what to go towards, or both", choices=("start", "aim", "both")
     )
+    start: str = option(
+        "noise", "where to start without a picture: noise alone, or mid-grey, as far as strength leaves it",
+        choices=("noise", "grey"),
+    )  # fmt: skip
     weight: float = option(1.0, "weight of the picture beside the words where it is an aim", low=-100, high=100)
     likeness: float = option(0.0, "how strongly critics hold the picture to its start", low=0, high=1e6)
 
@@ -103,7 +107,7 @@ class Steering:
         schedule: Its noise levels.
         knots: The ones that are visited.
         critics: Who looks.
-        start: The picture to start from; None = noise.
+        start: The picture to start from, which may be all grey; None = noise.
         mask: 1 = repainted, 0 = kept; None = all is.
         palette: The colours allowed; None = all are.
     """
@@ -160,6 +164,8 @@ class Steering:
                 "the mask says what to repaint of the picture, but with picture=aim the picture is only looked at",
                 hint="--set picture=both",
             )
+        if start is None and options.start == "grey":
+            start = torch.zeros(1, 3, size[1], size[0])
         table, rescale, steps = SCHEDULES[schedule](), 1.0, known(request.steps, "steps")
         if shortened and schedule == "linear" and steps <= 1000:
             entries = 1000 // steps * steps

@@ -45,7 +45,7 @@ def test_a_settings_file_is_a_request():
 
 
 def test_the_notebooks_defaults_are_ours():
-    request, notices = to_request({**DEFAULTS, "text_prompts": {"0": ["a"]}})
+    request, notices = to_request({**DEFAULTS, "text_prompts": {"0": ["a"]}, "skip_steps": 0})
     settings = build(Knobs, request.options, owner="it")
     assert settings == Knobs() and request.guidance == 5.0 and request.sampler == "ddim" and notices == ()
     for name in ("cut_overview", "cut_innercut", "cut_ic_pow", "cut_icgray_p"):
@@ -78,6 +78,21 @@ def test_there_and_back():
     assert plain["text_prompts"] == {"0": ["a castle:2", "fog"]}
     assert (plain["diffusion_steps"], plain["skip_steps"]) == (900, 0)
     assert set(DEFAULTS) <= set(plain)
+
+
+def test_steps_skipped_without_a_picture_start_from_grey():
+    """As the notebook does unless it is told otherwise: ten of its 250 steps are skipped."""
+    told = {**DEFAULTS, "text_prompts": {"0": ["a"]}}
+    request, notices = to_request(told)
+    assert (request.options["start"], request.strength, notices) == ("grey", 0.96, ())
+    assert read({"parameters": json.dumps(told)}).fields["strength"] == 0.96
+    again = to_settings(request)
+    assert (again["skip_steps"], again["init_image"], again["perlin_init"]) == (10, None, False)
+    assert "options" not in again["mindseye"] and to_request(again)[0] == request
+    for change in ({"skip_steps": 0}, {"skip_steps": -3}, {"skip_steps": None}, {"steps": None}, {"perlin_init": True},
+                   {"init_image": "a.png"}):  # fmt: skip
+        assert "start" not in to_request({**told, **change})[0].options
+    assert read({"parameters": json.dumps({**told, "skip_steps": 0})}).fields.get("strength") is None
 
 
 def test_it_is_known_by_its_keys():

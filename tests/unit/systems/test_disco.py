@@ -118,6 +118,20 @@ def test_clouds_are_a_start(system):
     assert (drawn - clouds).square().mean() < (other - clouds).square().mean()
 
 
+def test_grey_is_a_start(system):
+    drawn, free = (
+        ask(system, seeds=(4, 5), strength=0.2, steps=10, guidance=0.0, options={"start": start})
+        for start in ("grey", "noise")
+    )
+    assert drawn.square().mean() < 0.2 * free.square().mean()
+    assert torch.allclose(ask(system, seeds=(5,), strength=0.2, steps=10, guidance=0.0, options={"start": "grey"})[0],
+                          drawn[1], atol=2e-4)  # fmt: skip
+    # Nothing is drawn over it: the grey itself. Clouds come before it.
+    assert torch.equal(ask(system, strength=0.0, options={"start": "grey"}), torch.zeros(1, 3, 32, 32))
+    clouds = (ask(system, strength=0.5, options={"start": start, "perlin": "colour"}) for start in ("grey", "noise"))
+    assert torch.equal(*clouds)
+
+
 @pytest.mark.parametrize("colouring", ["mixed", "colour", "grey"])
 def test_perlins_noise(colouring):
     one = perlin(Noise([3]), 24, 40, colouring)
