@@ -176,6 +176,12 @@ def _options(plain: Mapping[str, Any], notices: list[str]) -> dict[str, Scalar]:
         options["clamp"] = 0.0
     elif limit is not None and limit >= 0:
         options["clamp"] = limit
+    if plain.get("fuzzy_prompt") is True:
+        amount = real(plain.get("rand_mag", DEFAULTS["rand_mag"]))
+        if amount is None or not 0 <= amount <= 100:
+            notices.append(f"its rand_mag of {plain['rand_mag']!r:.40} cannot be read: its prompts are not made fuzzy")
+        else:
+            options["fuzz"] = amount
     for theirs, ours, turned in (("skip_augs", "augment", True), ("clip_denoised", "clip", False)):
         if isinstance(plain.get(theirs), bool):
             options[ours] = plain[theirs] is not turned
@@ -218,8 +224,6 @@ def _lost(plain: Mapping[str, Any], prompts: Mapping[int, str]) -> list[str]:
         said.append("it went towards other pictures, which are not kept: name them with --set images=FILE:WEIGHT")
     if len(prompts) > 1:
         said.append(f"it has prompts for {len(prompts)} frames: the first is drawn")
-    if plain.get("fuzzy_prompt") is True:
-        said.append("its prompts were made fuzzy, which is not done")
     if (mode := text_of(plain.get("animation_mode"))) and mode.lower() != "none":
         said.append(f"it is a frame of an animation ({mode[:20]}): the picture alone is drawn")
     clips = [key for key, value in plain.items() if key.startswith(_CLIPS) and value is True]
@@ -253,6 +257,10 @@ def to_settings(request: Request, *, prompts: Mapping[int, str] | None = None) -
         limit = options.pop("clamp")
         settings["clamp_grad"] = bool(limit)
         settings["clamp_max"] = limit or DEFAULTS["clamp_max"]
+    if "fuzz" in options:
+        amount = options.pop("fuzz")
+        settings["fuzzy_prompt"] = bool(amount)
+        settings["rand_mag"] = amount or DEFAULTS["rand_mag"]
     if "augment" in options:
         settings["skip_augs"] = not options.pop("augment")
     if "clip" in options:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mindseye.critique.critic import ClipCritic
 from mindseye.critique.cuts import Scheme
+from mindseye.critique.fuzzy import Fuzz
 from mindseye.critique.grammar import Wish, parse, wishes
 from mindseye.critique.judge import Judge, judge
 from mindseye.critique.losses import LOSSES
@@ -102,6 +103,7 @@ class Steering:
         request: Resolved.
         options: As given.
         noise: One seed a picture.
+        drawn: What it drew first: the noise that the walk starts from, whatever is drawn besides.
         unet: The network.
         denoise: The network in the samplers' coordinates.
         schedule: Its noise levels.
@@ -115,6 +117,7 @@ class Steering:
     request: Request
     options: Knobs
     noise: Noise
+    drawn: Float[Tensor, "B 3 H W"]
     unet: ADM
     denoise: PixelDenoiser
     schedule: Schedule
@@ -174,6 +177,7 @@ class Steering:
             request=request,
             options=options,
             noise=noise,
+            drawn=noise.normal(3, size[1], size[0]).to(device),
             unet=unet,
             denoise=PixelDenoiser(
                 unet, table, prediction, classes=_classes(unet, request, options, noise), rescale=rescale
@@ -191,7 +195,15 @@ class Steering:
         """The levels that are left when it starts from a picture."""
         return self.knots if self.start is None else remaining(self.knots, self.request.strength)
 
-    def judge(self, scheme: Scheme, *, scale: float, terms: Sequence[Term] = (), verbatim: bool = False) -> Judge:
+    def judge(
+        self,
+        scheme: Scheme,
+        *,
+        scale: float,
+        terms: Sequence[Term] = (),
+        verbatim: bool = False,
+        fuzz: Fuzz | None = None,
+    ) -> Judge:
         """Who bends the walk.
 
         Args:
@@ -199,6 +211,7 @@ class Steering:
             scale: Factor on what they say.
             terms: What else is to be kept small.
             verbatim: Have critics read prompts with their weights, as Disco Diffusion does.
+            fuzz: Scatters what is aimed for.
 
         Raises:
             PromptError: Nothing to aim for, or a prompt that cannot be read.
@@ -212,7 +225,7 @@ class Steering:
         if image is not None:
             found = (*found, Wish(text=GIVEN, weight=options.weight, kind="image"))
         look = given_or_opened(image)
-        aimed = embed(self.critics, found, normal="sum", cuts=scheme, size=request.size, look=look)
+        aimed = embed(self.critics, found, normal="sum", cuts=scheme, size=request.size, look=look, fuzz=fuzz)
         wanted = [*terms]
         if options.smooth:
             wanted.append(Smoothness(options.smooth))
@@ -286,12 +299,10 @@ class Steering:
 
     def _first(self, knots: Knots) -> Pixels:
         """Where the walk starts."""
-        width, height = known(self.request.size, "size")
-        drawn = self.noise.normal(3, height, width).to(next(self.unet.parameters()).device)
-        pure = drawn / float(self.schedule.signal(knots[0]))
+        pure = self.drawn / float(self.schedule.signal(knots[0]))
         if self.start is None:
             return pure
-        x = self.start + float(knots[0]) * drawn
+        x = self.start + float(knots[0]) * self.drawn
         if self.mask is not None and self.request.strength == 1:  # what is repainted is forgotten altogether
             x = torch.lerp(x, pure, self.mask.expand_as(x))
         return x
