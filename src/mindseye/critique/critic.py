@@ -32,12 +32,12 @@ class Critic(Protocol):
         """Pixels a side of the pictures it reads."""
         ...
 
-    def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "P D"]:
-        """One unit row a prompt, float32."""
+    def embed_text(self, prompts: Sequence[str], *, unit: bool = True) -> Float[Tensor, "P D"]:
+        """One unit row a prompt, float32; of the network's own length where ``unit`` is False."""
         ...
 
-    def embed_image(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
-        """One unit row a picture in [-1, 1], float32; differentiable in the pixels, which may be of any dtype."""
+    def embed_image(self, pixels: Float[Tensor, "N 3 S S"], *, unit: bool = True) -> Float[Tensor, "N D"]:
+        """One such row a picture in [-1, 1], float32; differentiable in the pixels, which may be of any dtype."""
         ...
 
 
@@ -74,20 +74,27 @@ class ClipCritic:
         return self.clip.text_tower.embedding.weight.device
 
     @torch.no_grad()
-    def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "P D"]:
-        """One unit row a prompt, float32; words beyond what the tower reads are left out."""
-        ids, _ = self.tokenizer.encode(prompts)
-        return F.normalize(self.clip.text(ids.to(self.device))[1].float(), dim=1)
+    def embed_text(self, prompts: Sequence[str], *, unit: bool = True) -> Float[Tensor, "P D"]:
+        """One row a prompt, float32; words beyond what the tower reads are left out.
 
-    def embed_image(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
-        """One unit row a picture, float32.
+        Args:
+            prompts: The texts.
+            unit: Make rows of unit length; False leaves them as the network has them.
+        """
+        ids, _ = self.tokenizer.encode(prompts)
+        found = self.clip.text(ids.to(self.device))[1].float()
+        return F.normalize(found, dim=1) if unit else found
+
+    def embed_image(self, pixels: Float[Tensor, "N 3 S S"], *, unit: bool = True) -> Float[Tensor, "N D"]:
+        """One row a picture, float32.
 
         Args:
             pixels: In [-1, 1], S the critic's `size`, of any dtype.
+            unit: As of `embed_text`.
         """
         weight = self.clip.text_tower.embedding.weight
-        pixels = pixels.to(weight.device, weight.dtype)
-        return F.normalize(self.clip.image(pixels).float(), dim=1)
+        found = self.clip.image(pixels.to(weight.device, weight.dtype)).float()
+        return F.normalize(found, dim=1) if unit else found
 
 
 def critics_of(*pairs: tuple[CLIP | None, Tokenizer | None]) -> tuple[ClipCritic, ...]:

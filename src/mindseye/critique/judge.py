@@ -168,11 +168,11 @@ class CutJudge:
                 value, together = alone + whole, whole.detach()
             gradient += torch.autograd.grad(value.sum() * factor, x)[0]
             score += alone.detach().to(score.device)
-            cosine += float(((seen.detach() @ aims.vectors.T) * aims.weights).sum())
+            cosine += float((aims.measured(lambda x, y: x @ y.T, seen.detach()) * aims.weights).sum())
         score = (score + together.to(score.device)) * factor
         cosine /= count * len(x) * max(float(aims.weights.abs().sum()), 1e-9)
         return Opinion(score, gradient, {"critics": float(score.mean()), "cosine": cosine})
 
-    def _distance(self, seen: Float[Tensor, "*S D"], aims: Aims) -> Float[Tensor, "*S"]:
+    def _distance(self, seen: Float[Tensor, "B *S D"], aims: Aims) -> Float[Tensor, "B *S"]:
         """To all aims, weighted and summed."""
-        return stopped(DISTANCES[self.loss](seen, aims.vectors), aims.weights, aims.stops).sum(-1)
+        return stopped(aims.measured(DISTANCES[self.loss], seen), aims.weights, aims.stops).sum(-1)

@@ -2,7 +2,8 @@
 
 A picture as a prompt is shown to a critic through the same cuts as the picture in the making, and each cut is an aim
 with its share of the weight (VQGAN+CLIP and CLIP-guided diffusion notebooks). Its cuts are drawn from a seed of their
-own, so that they do not depend on which picture is being made. Noise is a normal direction drawn from its seed.
+own, so that they do not depend on which picture is being made. Noise is a normal direction drawn from its seed. All
+pictures of a batch share their aims, unless these are made fuzzy (`mindseye.critique.fuzzy`).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,9 @@ from torch.nn import functional as F
 
 from mindseye.critique.critic import Critic
 from mindseye.critique.cuts import Scheme
+from mindseye.critique.fuzzy import Fuzz
 from mindseye.critique.grammar import Normal, Wish, parse, scaled, wishes
+from mindseye.critique.losses import Distance
 from mindseye.errors import ImageError
 from mindseye.noise import Noise
 from mindseye.pictures import open_image
@@ -33,16 +36,22 @@ class Aims:
     """What one critic is to look for.
 
     Attributes:
-        vectors: Unit rows in its space.
+        vectors: Unit rows in its space; where every picture has its own, one set a picture.
         weights: Of each; negative pushes away.
         stops: Signed distance at which each stops pulling.
         wish: Of each, which wish of `Targets` it came from.
     """
 
-    vectors: Float[Tensor, "P D"]
+    vectors: Float[Tensor, "*own P D"]
     weights: Float[Tensor, "P"]
     stops: Float[Tensor, "P"]
     wish: tuple[int, ...]
+
+    def measured(self, measure: Distance, seen: Float[Tensor, "B *S D"]) -> Float[Tensor, "B *S P"]:
+        """From what is seen of each picture to each of its aims."""
+        if self.vectors.ndim == 2:
+            return measure(seen, self.vectors)
+        return torch.stack([measure(one, own) for one, own in zip(seen, self.vectors, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ def embed(
     cuts: Scheme | None = None,
     size: tuple[int, int] | None = None,
     look: Callable[[str], Image.Image] | None = None,
+    fuzz: Fuzz | None = None,
 ) -> Targets:
     """Wishes as directions.
 
@@ -77,6 +87,7 @@ def embed(
         cuts: Through which cuts pictures are seen; whole, scaled and cropped to the critic's square, when None.
         size: Width and height of the picture in the making: a prompt picture is fitted to its area, keeping its shape.
         look: Opens pictures by what the wish says; the file of that path when None.
+        fuzz: Scatters prompts and pictures, other ways for each picture in the making.
 
     Raises:
         OptionError: The weights sum to about zero.
@@ -87,22 +98,26 @@ def embed(
     words = [each.text for each in found if each.kind == "text"]
     aims = []
     for critic in critics:
-        told = critic.embed_text(words or [""]).float()
+        as_they_are = {} if fuzz is None else {"unit": False}
+        told = critic.embed_text(words or [""], **as_they_are).float()
         device, width, lines = told.device, told.shape[1], iter(told)
         rows: list[Tensor] = []
         for each in found:
+            if each.kind == "noise":
+                row = F.normalize(Noise((int(each.text),)).normal(width), dim=1).to(device)
+                rows.append(row if fuzz is None else row.expand(len(fuzz.noise.seeds), -1, -1))
+                continue
             if each.kind == "text":
-                rows.append(next(lines)[None])
-            elif each.kind == "image":
-                rows.append(_seen(critic, pictures[each.text], cuts, size).float())
+                row = next(lines)[None]
             else:
-                rows.append(F.normalize(Noise((int(each.text),)).normal(width), dim=1).to(device))
-        counts = [len(row) for row in rows]
+                row = critic.embed_image(_pieces(critic, pictures[each.text], cuts, size), **as_they_are).float()
+            rows.append(row if fuzz is None else fuzz(row))
+        counts = [row.shape[-2] for row in rows]
         weights = [each.weight / count for each, count in zip(found, counts, strict=True) for _ in range(count)]
         stops = [each.stop for each, count in zip(found, counts, strict=True) for _ in range(count)]
         wish = tuple(place for place, count in enumerate(counts) for _ in range(count))
         strong, held = (torch.tensor(each, dtype=torch.float32, device=device) for each in (weights, stops))
-        aims.append(Aims(torch.cat(rows), strong, held, wish))
+        aims.append(Aims(torch.cat(rows, dim=-2), strong, held, wish))
     return Targets(tuple(aims), found)
 
 
@@ -122,12 +137,12 @@ def given_or_opened(image: Image.Image | None) -> Callable[[str], Image.Image]:
     return look
 
 
-def _seen(
+def _pieces(
     critic: Critic, picture: Image.Image, cuts: Scheme | None, size: tuple[int, int] | None
-) -> Float[Tensor, "K D"]:
-    """A picture in a critic's space, once or once a cut."""
+) -> Float[Tensor, "K 3 S S"]:
+    """What a critic is shown of a picture: the whole, or cuts."""
     if cuts is None:
-        return critic.embed_image(from_image(picture, (critic.size, critic.size)))
+        return from_image(picture, (critic.size, critic.size))
     if size is not None:
         # The area of the picture in the making, never larger than the prompt picture itself.
         factor = min(1.0, (size[0] * size[1] / (picture.width * picture.height)) ** 0.5)
@@ -136,4 +151,4 @@ def _seen(
     else:
         pixels = from_image(picture)
     boxes, changes = cuts.draw(pixels.shape[-2], pixels.shape[-1], critic.size, 0.0, Noise((0,)))
-    return critic.embed_image(cuts.show(pixels, boxes, changes, critic.size)[0])
+    return cuts.show(pixels, boxes, changes, critic.size)[0]

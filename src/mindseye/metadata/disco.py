@@ -2,6 +2,7 @@
 
 Keys are those of the 5.x notebooks. What they call percent or steps of skipping is our strength, thousands of
 ``clip_guidance_scale`` are our guidance, and the grammar of prompts (``words:weight``) and of schedules is the same.
+Steps skipped where nothing is named to start from are skipped all the same there: it starts from grey under noise.
 What has no key there is written under ``mindseye``, which the notebook does not look at.
 
 Values are strangers': of the wrong kind they are left out and said, never evaluated. Schedules are kept as text; the
@@ -75,7 +76,7 @@ def read(chunks: Mapping[str, str]) -> Found | None:
         "guidance": request.guidance,
         "seed": request.seed,
         "size": request.size,
-        "strength": request.strength if text_of(plain.get("init_image")) else None,
+        "strength": request.strength if _starts(plain, request.options) else None,
         "model": text_of(plain.get("diffusion_model")),
         "extra": spread({str(key): value for key, value in plain.items() if key not in _READ and value is not False}),
     }
@@ -130,9 +131,10 @@ def to_request(plain: Mapping[str, Any], *, model: str | None = None) -> tuple[R
     scale = real(plain.get("clip_guidance_scale"))
     filled["guidance"] = None if scale is None or not 0 <= scale <= 1e6 else scale / 1000
     options = _options(plain, notices)
-    starts = text_of(plain.get("init_image")) is not None or "perlin" in options
     skipped = whole(plain.get("skip_steps"))
-    if starts and skipped is not None and filled["steps"]:
+    if filled["steps"] and (skipped or 0) > 0 and not _starts(plain, options):
+        options["start"] = "grey"
+    if filled["steps"] and skipped is not None and _starts(plain, options):
         filled["strength"] = max(0.0, min(1.0, 1 - skipped / filled["steps"]))
     kept = own.get("options")
     if isinstance(kept, dict):
@@ -140,6 +142,11 @@ def to_request(plain: Mapping[str, Any], *, model: str | None = None) -> tuple[R
     filled["options"] = options
     notices += _lost(plain, prompts)
     return Request(**{name: value for name, value in filled.items() if value is not None}), tuple(notices)
+
+
+def _starts(plain: Mapping[str, Any], options: Mapping[str, Scalar]) -> bool:
+    """Whether it starts from anything but noise."""
+    return text_of(plain.get("init_image")) is not None or "perlin" in options or options.get("start") == "grey"
 
 
 def _options(plain: Mapping[str, Any], notices: list[str]) -> dict[str, Scalar]:
@@ -169,6 +176,12 @@ def _options(plain: Mapping[str, Any], notices: list[str]) -> dict[str, Scalar]:
         options["clamp"] = 0.0
     elif limit is not None and limit >= 0:
         options["clamp"] = limit
+    if plain.get("fuzzy_prompt") is True:
+        amount = real(plain.get("rand_mag", DEFAULTS["rand_mag"]))
+        if amount is None or not 0 <= amount <= 100:
+            notices.append(f"its rand_mag of {plain['rand_mag']!r:.40} cannot be read: its prompts are not made fuzzy")
+        else:
+            options["fuzz"] = amount
     for theirs, ours, turned in (("skip_augs", "augment", True), ("clip_denoised", "clip", False)):
         if isinstance(plain.get(theirs), bool):
             options[ours] = plain[theirs] is not turned
@@ -211,8 +224,6 @@ def _lost(plain: Mapping[str, Any], prompts: Mapping[int, str]) -> list[str]:
         said.append("it went towards other pictures, which are not kept: name them with --set images=FILE:WEIGHT")
     if len(prompts) > 1:
         said.append(f"it has prompts for {len(prompts)} frames: the first is drawn")
-    if plain.get("fuzzy_prompt") is True:
-        said.append("its prompts were made fuzzy, which is not done")
     if (mode := text_of(plain.get("animation_mode"))) and mode.lower() != "none":
         said.append(f"it is a frame of an animation ({mode[:20]}): the picture alone is drawn")
     clips = [key for key, value in plain.items() if key.startswith(_CLIPS) and value is True]
@@ -246,6 +257,10 @@ def to_settings(request: Request, *, prompts: Mapping[int, str] | None = None) -
         limit = options.pop("clamp")
         settings["clamp_grad"] = bool(limit)
         settings["clamp_max"] = limit or DEFAULTS["clamp_max"]
+    if "fuzz" in options:
+        amount = options.pop("fuzz")
+        settings["fuzzy_prompt"] = bool(amount)
+        settings["rand_mag"] = amount or DEFAULTS["rand_mag"]
     if "augment" in options:
         settings["skip_augs"] = not options.pop("augment")
     if "clip" in options:
@@ -269,7 +284,8 @@ def to_settings(request: Request, *, prompts: Mapping[int, str] | None = None) -
     settings |= {name: value for name, value in plain.items() if value is not None}
     steps = settings["steps"]
     settings["diffusion_steps"] = 1000 // steps * steps if 0 < steps < 1000 else steps
-    starts = request.image is not None or settings["perlin_init"]
+    grey = options.pop("start", "noise") == "grey"
+    starts = request.image is not None or settings["perlin_init"] or grey
     settings["skip_steps"] = steps - int(steps * request.strength + 1e-6) if starts else 0
     if request.sampler in ("ddim", "plms"):
         settings["diffusion_sampling_mode"] = request.sampler

@@ -3,11 +3,13 @@
 As `mindseye.systems.clip_guided`, with what two years of users added: several critics; views of the whole picture at
 first and crops of details later, by schedules over the thousandths of the denoising; a small second model that makes
 the picture the critics see, so that no gradient goes through the large one; a limit on how far they may pull; clouds to
-start from; symmetry. Moving pictures are in `mindseye.systems.motion`, settings files in `mindseye.metadata.disco`.
+start from; fuzzy prompts; symmetry. Moving pictures are in `mindseye.systems.motion`, settings files in
+`mindseye.metadata.disco`.
 
 Upstream's slips are repaired unless ``compat`` is set: its penalty on values out of range never had an effect; critics
-read ":5" as part of a prompt that was weighted so; one piece more than asked for was shown without colour, and all
-pieces of a batch were turned alike; and steps that do not divide 1000 shortened the table of noise levels.
+read ":5" as part of a prompt that was weighted so; fuzzy prompts lost every number below zero; one piece more than
+asked for was shown without colour, and all pieces of a batch were turned alike; and steps that do not divide 1000
+shortened the table of noise levels.
 
 Guidance is in thousands of ``clip_guidance_scale``: 5 is its default.
 """
@@ -17,6 +19,7 @@ from typing import Any, ClassVar, final
 
 from mindseye.critique.augment import DISCO
 from mindseye.critique.cuts import Scheme, disco
+from mindseye.critique.fuzzy import COPIES, Fuzz
 from mindseye.diffusion.critic_guidance import SecondaryDenoiser
 from mindseye.diffusion.denoiser import Prediction
 from mindseye.networks.adm import ADM
@@ -48,6 +51,12 @@ class Knobs(steering.Knobs):
     through: str = option(
         "secondary", "the critics' gradient goes back through this; the network itself where there is no second one",
         choices=("secondary", "network", "straight"),
+    )  # fmt: skip
+
+    # What the critics want.
+    fuzz: float = option(
+        0.0, f"every prompt as {COPIES} around it, so far away; 0 is the prompt alone [fuzzy_prompt, rand_mag]",
+        low=0, high=100,
     )  # fmt: skip
 
     # Where the critics look: schedules over the run.
@@ -119,7 +128,10 @@ class Disco(Listening):
             unet=self.unet, prediction=self.prediction, schedule=self.schedule, critics=self.critics,
             start=None if clouds == "no" else perlin(noise, height, width, clouds), shortened=options.compat,
         )  # fmt: skip
-        judge = steered.judge(cuts, scale=1000 * known(request.guidance, "guidance"), verbatim=options.compat)
+        judge = steered.judge(
+            cuts, scale=1000 * known(request.guidance, "guidance"), verbatim=options.compat,
+            fuzz=Fuzz(options.fuzz, noise, options.compat) if options.fuzz else None,
+        )  # fmt: skip
         small = None if self.secondary is None else SecondaryDenoiser(self.secondary)
         through = "network" if options.through == "secondary" and small is None else options.through
         range_scale = 0.0 if options.compat else options.range

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mindseye.critique.critic import ClipCritic
 from mindseye.critique.cuts import Scheme
+from mindseye.critique.fuzzy import Fuzz
 from mindseye.critique.grammar import Wish, parse, wishes
 from mindseye.critique.judge import Judge, judge
 from mindseye.critique.losses import LOSSES
@@ -81,6 +82,10 @@ class Knobs:
     picture: str = option(
         "start", "the picture is where to start, what to go towards, or both", choices=("start", "aim", "both")
     )
+    start: str = option(
+        "noise", "where to start without a picture: noise alone, or mid-grey, as far as strength leaves it",
+        choices=("noise", "grey"),
+    )  # fmt: skip
     weight: float = option(1.0, "weight of the picture beside the words where it is an aim", low=-100, high=100)
     likeness: float = option(0.0, "how strongly critics hold the picture to its start", low=0, high=1e6)
 
@@ -98,12 +103,13 @@ class Steering:
         request: Resolved.
         options: As given.
         noise: One seed a picture.
+        drawn: What it drew first: the noise that the walk starts from, whatever is drawn besides.
         unet: The network.
         denoise: The network in the samplers' coordinates.
         schedule: Its noise levels.
         knots: The ones that are visited.
         critics: Who looks.
-        start: The picture to start from; None = noise.
+        start: The picture to start from, which may be all grey; None = noise.
         mask: 1 = repainted, 0 = kept; None = all is.
         palette: The colours allowed; None = all are.
     """
@@ -111,6 +117,7 @@ class Steering:
     request: Request
     options: Knobs
     noise: Noise
+    drawn: Float[Tensor, "B 3 H W"]
     unet: ADM
     denoise: PixelDenoiser
     schedule: Schedule
@@ -160,6 +167,8 @@ class Steering:
                 "the mask says what to repaint of the picture, but with picture=aim the picture is only looked at",
                 hint="--set picture=both",
             )
+        if start is None and options.start == "grey":
+            start = torch.zeros(1, 3, size[1], size[0])
         table, rescale, steps = SCHEDULES[schedule](), 1.0, known(request.steps, "steps")
         if shortened and schedule == "linear" and steps <= 1000:
             entries = 1000 // steps * steps
@@ -168,6 +177,7 @@ class Steering:
             request=request,
             options=options,
             noise=noise,
+            drawn=noise.normal(3, size[1], size[0]).to(device),
             unet=unet,
             denoise=PixelDenoiser(
                 unet, table, prediction, classes=_classes(unet, request, options, noise), rescale=rescale
@@ -185,7 +195,15 @@ class Steering:
         """The levels that are left when it starts from a picture."""
         return self.knots if self.start is None else remaining(self.knots, self.request.strength)
 
-    def judge(self, scheme: Scheme, *, scale: float, terms: Sequence[Term] = (), verbatim: bool = False) -> Judge:
+    def judge(
+        self,
+        scheme: Scheme,
+        *,
+        scale: float,
+        terms: Sequence[Term] = (),
+        verbatim: bool = False,
+        fuzz: Fuzz | None = None,
+    ) -> Judge:
         """Who bends the walk.
 
         Args:
@@ -193,6 +211,7 @@ class Steering:
             scale: Factor on what they say.
             terms: What else is to be kept small.
             verbatim: Have critics read prompts with their weights, as Disco Diffusion does.
+            fuzz: Scatters what is aimed for.
 
         Raises:
             PromptError: Nothing to aim for, or a prompt that cannot be read.
@@ -206,7 +225,7 @@ class Steering:
         if image is not None:
             found = (*found, Wish(text=GIVEN, weight=options.weight, kind="image"))
         look = given_or_opened(image)
-        aimed = embed(self.critics, found, normal="sum", cuts=scheme, size=request.size, look=look)
+        aimed = embed(self.critics, found, normal="sum", cuts=scheme, size=request.size, look=look, fuzz=fuzz)
         wanted = [*terms]
         if options.smooth:
             wanted.append(Smoothness(options.smooth))
@@ -280,12 +299,10 @@ class Steering:
 
     def _first(self, knots: Knots) -> Pixels:
         """Where the walk starts."""
-        width, height = known(self.request.size, "size")
-        drawn = self.noise.normal(3, height, width).to(next(self.unet.parameters()).device)
-        pure = drawn / float(self.schedule.signal(knots[0]))
+        pure = self.drawn / float(self.schedule.signal(knots[0]))
         if self.start is None:
             return pure
-        x = self.start + float(knots[0]) * drawn
+        x = self.start + float(knots[0]) * self.drawn
         if self.mask is not None and self.request.strength == 1:  # what is repainted is forgotten altogether
             x = torch.lerp(x, pure, self.mask.expand_as(x))
         return x

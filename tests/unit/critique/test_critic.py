@@ -43,6 +43,9 @@ def test_both_towers(config, tokenizer):
     # What the network says, only of unit length.
     raw = critic.clip.image(x.detach())
     torch.testing.assert_close(images.detach(), raw / raw.norm(dim=1, keepdim=True), rtol=1e-4, atol=1e-5)
+    assert torch.equal(critic.embed_image(x.detach(), unit=False), raw)
+    long = critic.embed_text(["a red apple", "two cats", "a"], unit=False)
+    torch.testing.assert_close(texts, long / long.norm(dim=1, keepdim=True))
 
 
 @pytest.mark.parametrize(("dtype", "kept"), [(torch.float16, torch.float32), (torch.bfloat16, torch.bfloat16)])

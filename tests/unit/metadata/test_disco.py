@@ -45,7 +45,7 @@ def test_a_settings_file_is_a_request():
 
 
 def test_the_notebooks_defaults_are_ours():
-    request, notices = to_request({**DEFAULTS, "text_prompts": {"0": ["a"]}})
+    request, notices = to_request({**DEFAULTS, "text_prompts": {"0": ["a"]}, "skip_steps": 0})
     settings = build(Knobs, request.options, owner="it")
     assert settings == Knobs() and request.guidance == 5.0 and request.sampler == "ddim" and notices == ()
     for name in ("cut_overview", "cut_innercut", "cut_ic_pow", "cut_icgray_p"):
@@ -60,7 +60,7 @@ def test_there_and_back():
     options = {
         "smooth": 2.0, "range": 9.0, "eta": 0.5, "batches": 3, "clamp": 0.07, "augment": False, "clip": True,
         "through": "secondary", "overview": "[9]*1000", "symmetry": "xy", "mirror_at": "0.2", "perlin": "colour",
-        "likeness": 20.0, "palette": "red,blue", "loss": "cosine",
+        "likeness": 20.0, "palette": "red,blue", "loss": "cosine", "fuzz": 0.2,
     }  # fmt: skip
     request = Request(
         prompt="a castle:2|fog", negative="people", model="disco-pocket", size=(64, 96), seed=12, steps=40,
@@ -78,6 +78,37 @@ def test_there_and_back():
     assert plain["text_prompts"] == {"0": ["a castle:2", "fog"]}
     assert (plain["diffusion_steps"], plain["skip_steps"]) == (900, 0)
     assert set(DEFAULTS) <= set(plain)
+
+
+def test_fuzzy_prompts():
+    told = {**DEFAULTS, "text_prompts": {"0": ["a"]}, "fuzzy_prompt": True}
+    request, notices = to_request(told)
+    assert request.options["fuzz"] == 0.05 and notices == ()
+    assert to_request({**told, "rand_mag": 0.3})[0].options["fuzz"] == 0.3
+    assert "fuzz" not in to_request({**told, "fuzzy_prompt": False, "rand_mag": 0.3})[0].options
+    del told["rand_mag"]
+    assert to_request(told)[0].options["fuzz"] == 0.05
+    for strange in (None, "much", -1, [1], 1e9):
+        request, (said,) = to_request({**told, "rand_mag": strange})
+        assert "fuzz" not in request.options and "not made fuzzy" in said
+    plain, fuzzy = (to_settings(Request(prompt="a", steps=9, options=each)) for each in ({"fuzz": 0.0}, {"fuzz": 0.3}))
+    assert (plain["fuzzy_prompt"], plain["rand_mag"]) == (False, 0.05)
+    assert (fuzzy["fuzzy_prompt"], fuzzy["rand_mag"]) == (True, 0.3)
+
+
+def test_steps_skipped_without_a_picture_start_from_grey():
+    """As the notebook does unless it is told otherwise: ten of its 250 steps are skipped."""
+    told = {**DEFAULTS, "text_prompts": {"0": ["a"]}}
+    request, notices = to_request(told)
+    assert (request.options["start"], request.strength, notices) == ("grey", 0.96, ())
+    assert read({"parameters": json.dumps(told)}).fields["strength"] == 0.96
+    again = to_settings(request)
+    assert (again["skip_steps"], again["init_image"], again["perlin_init"]) == (10, None, False)
+    assert "options" not in again["mindseye"] and to_request(again)[0] == request
+    for change in ({"skip_steps": 0}, {"skip_steps": -3}, {"skip_steps": None}, {"steps": None}, {"perlin_init": True},
+                   {"init_image": "a.png"}):  # fmt: skip
+        assert "start" not in to_request({**told, **change})[0].options
+    assert read({"parameters": json.dumps({**told, "skip_steps": 0})}).fields.get("strength") is None
 
 
 def test_it_is_known_by_its_keys():

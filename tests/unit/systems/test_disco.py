@@ -118,6 +118,31 @@ def test_clouds_are_a_start(system):
     assert (drawn - clouds).square().mean() < (other - clouds).square().mean()
 
 
+def test_fuzzy_prompts_are_a_seeds_own(system):
+    both = dataclasses.replace(system, clip_2=critic(1, 24), tokenizer_2=tokenizer())
+    options = {"fuzz": 0.5, "clamp": 0.3}
+    alone, pair = (ask(both, seeds=seeds, options=options) for seeds in ((6,), (5, 6)))
+    assert torch.allclose(pair[1], alone[0], atol=2e-4)
+    assert not torch.allclose(alone, ask(both, seeds=(6,), options={**options, "fuzz": 0.0}), atol=1e-2)
+    # Where nobody pulls, it is the same picture: what makes prompts fuzzy is drawn after the noise it starts from.
+    still = [ask(both, guidance=0.0, options={"fuzz": fuzz, "eta": 0.0, "range": 0.0}) for fuzz in (0.0, 0.5)]
+    assert torch.equal(*still)
+
+
+def test_grey_is_a_start(system):
+    drawn, free = (
+        ask(system, seeds=(4, 5), strength=0.2, steps=10, guidance=0.0, options={"start": start})
+        for start in ("grey", "noise")
+    )
+    assert drawn.square().mean() < 0.2 * free.square().mean()
+    assert torch.allclose(ask(system, seeds=(5,), strength=0.2, steps=10, guidance=0.0, options={"start": "grey"})[0],
+                          drawn[1], atol=2e-4)  # fmt: skip
+    # Nothing is drawn over it: the grey itself. Clouds come before it.
+    assert torch.equal(ask(system, strength=0.0, options={"start": "grey"}), torch.zeros(1, 3, 32, 32))
+    clouds = (ask(system, strength=0.5, options={"start": start, "perlin": "colour"}) for start in ("grey", "noise"))
+    assert torch.equal(*clouds)
+
+
 @pytest.mark.parametrize("colouring", ["mixed", "colour", "grey"])
 def test_perlins_noise(colouring):
     one = perlin(Noise([3]), 24, 40, colouring)
@@ -161,6 +186,7 @@ def recorded(system, monkeypatch, compat, **more):
     def spy_embed(critics, found, **named):
         kept["words"] = [wish.text for wish in found]
         kept["weights"] = [wish.weight for wish in found]
+        kept["fuzz"] = named["fuzz"]
         return embed(critics, found, **named)
 
     monkeypatch.setattr(steering.Steering, "of", classmethod(spy_of))
@@ -171,12 +197,13 @@ def recorded(system, monkeypatch, compat, **more):
 
 
 def test_compat_brings_the_slips_back(system, monkeypatch):
-    own = recorded(system, monkeypatch, False, range=150.0)
+    own = recorded(system, monkeypatch, False, range=150.0, fuzz=0.1)
     assert own["words"] == ["a red apple", "a green tree", "a table"] and own["range"] == 150.0
     monkeypatch.undo()
-    theirs = recorded(system, monkeypatch, True, range=150.0)
+    theirs = recorded(system, monkeypatch, True, range=150.0, fuzz=0.1)
     assert theirs["words"] == ["a red apple:5", "a green tree:-1", "a table"] and theirs["range"] == 0.0
     assert own["weights"] == theirs["weights"] == [5.0, -1.0, -2.0]
+    assert [(told["fuzz"].amount, told["fuzz"].compat) for told in (own, theirs)] == [(0.1, False), (0.1, True)]
 
 
 def test_compat_shortens_the_table_as_steps_divide_it(system, monkeypatch):
