@@ -22,7 +22,7 @@ from mindseye.networks.clip import CLIP
 from mindseye.objective import Batch, Loss, Objective
 from mindseye.shapes import Pixels
 
-__all__ = ["Adversarial", "ClipGuide", "Rules", "frozen"]
+__all__ = ["Adversarial", "ClipGuide", "Guide", "Rules", "frozen"]
 
 DISCRIMINATOR, GENERATOR = "discriminator", "generator"
 Paint = Callable[[nn.Module, Float[Tensor, "B Z"], Batch], Pixels]

@@ -1,12 +1,13 @@
 """The adversarial recipes: dcgan-pocket, biggan-pocket and textgan-pocket.
 
 All paint 64x64: a contest needs many pictures, and on two cores that is what there is time for. What each is told:
-dcgan-pocket nothing, biggan-pocket a class, textgan-pocket the caption as frozen clip-pocket reads it. Scores watch for
-what losses do not show (`mindseye.adversarial.watch`), through the features of clip-rn-pocket, which guides nobody.
+dcgan-pocket nothing, biggan-pocket a class (which frozen clip-pocket must recognise by its name), textgan-pocket the
+caption as clip-pocket reads it. Scores watch for what losses do not show (`mindseye.adversarial.watch`), through the
+features of clip-rn-pocket, which guides nobody.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mindseye.adversarial import watch
-from mindseye.adversarial.objective import Adversarial, ClipGuide, Rules
+from mindseye.adversarial.objective import Adversarial, ClipGuide, Guide, Rules
 from mindseye.adversarial.standing import measure
 from mindseye.data.rendered import Rendered
 from mindseye.data.scenes import names_plain_shapes
@@ -315,7 +316,7 @@ def _dcgan(workshop: Workshop) -> Objective:
     return Adversarial(
         channels_last(gan.DCGANGenerator(gan.POCKET)),
         channels_last(discriminator.Discriminator(discriminator.Config())),
-        Rules(kind="non-saturating", penalty="r1", weight=1.0, policies=("colour", "translation", "cutout")),
+        Rules(kind="non-saturating", penalty="r1", weight=1.0, policies=("colour", "translation")),
         lambda painter, z, batch: painter(z),
         name="dcgan-pocket",
     )
@@ -327,11 +328,23 @@ def _biggan(workshop: Workshop) -> Objective:
     return Adversarial(
         channels_last(biggan.BigGAN(config)),
         channels_last(discriminator.Discriminator(discriminator.Config(told=len(labels)))),
-        Rules(kind="hinge", penalty="r1", weight=0.5, policies=("translation", "cutout")),
+        # No holes are cut: pictures have white grounds, and white holes were soon painted with them.
+        Rules(kind="hinge", penalty="r1", weight=1.0, policies=("translation",), mismatched=0.3, guidance=0.5),
         lambda painter, z, batch: painter(z, batch["classes"]),
         name="biggan-pocket",
         told="classes",
+        guide=_names_guide(workshop, labels),
     )
+
+
+def _names_guide(workshop: Workshop, labels: Sequence[str]) -> Guide:
+    """clip-pocket's opinion on whether a painting is what its class is called."""
+    clip: CLIP = workshop.parts("clip-pocket")
+    tokenizer = Tokenizer.from_file(workshop.part_files("bpe-pocket"), LENGTH)
+    with torch.no_grad():
+        _, vectors = encode_text(clip, tokenizer, [f"a {label}" for label in labels])
+    guide = ClipGuide(clip)
+    return lambda pixels, batch: guide(pixels, {"vector": vectors[batch["classes"].argmax(1)]})
 
 
 def _textgan(workshop: Workshop) -> Objective:
@@ -374,7 +387,7 @@ def biggan_pocket() -> Recipe:
     """Forty minutes on two cores (some 60 pictures a second); figures as recorded in the part's provenance."""
     return Recipe(
         name="biggan-pocket",
-        about="BigGAN-deep's generator, told one of some forty kinds of thing, 64x64, hinge loss",
+        about="BigGAN-deep's generator, told one of some forty kinds of thing, 64x64, hinge loss, CLIP's opinion",
         objective=_biggan,
         feed=_class_feed,
         steps=4_500,
