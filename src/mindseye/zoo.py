@@ -241,8 +241,8 @@ ZOO: tuple[Card, ...] = (
         licence="Apache-2.0",
         paper="arXiv:2105.05233",
         training=_CORPUS,
-        defaults={"steps": 60, "guidance": 1.0, "sampler": "ddim"},
-        options={"cuts": 8, "augment": "yes", "clamp": 0.05, "smooth": 20.0, "guidance_high": 0.95},
+        defaults={"steps": 60, "guidance": 5.0, "sampler": "ddim"},
+        options={"cuts": 8, "augment": "yes", "clamp": 0.2, "smooth": 20.0, "guidance_high": 0.95},
         facts={"prediction": "v", "schedule": "cosine"},
     ),
     Card(
