@@ -260,6 +260,7 @@ ZOO: tuple[Card, ...] = (
             "inner": "[2]*400+[6]*600",
             "batches": 1,
             "spacing": "trailing",
+            "clamp": 0.2,
             "guidance_high": 0.95,
         },
         facts={"prediction": "v", "schedule": "cosine"},
