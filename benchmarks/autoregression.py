@@ -6,7 +6,9 @@
 The peers' loops are written anew from what their repositories do (`peers_tokens.py`): caches that are concatenated
 token by token and layer by layer (minDALL-E), one cache for all places under a mask (min-dalle). min-dalle's network is
 an encoder and a decoder; its manner of caching is measured on the network that all share here, which is minDALL-E's.
-Before anything is timed, all three must write the same likeliest codes.
+Before anything is timed, all three must write the same likeliest codes. The peers run in float32, as they were
+published; ours in bfloat16 is timed after the turns, for it is the same network narrowed, and its codes are held
+against nobody's.
 
 A step reads every weight once, and the keys and values so far; it computes next to nothing. So beside the ratio stands
 the share of the memory bandwidth that was measured in the same run.
@@ -30,6 +32,7 @@ from mindseye.noise import Noise
 from mindseye.request import drain
 
 HALF = "mindseye bfloat16"
+"""Ours as the engine holds it where that dtype is the faster (`mindseye.engine.policy`)."""
 
 
 def bandwidth() -> float:
@@ -99,7 +102,6 @@ def main() -> None:
         for name, way in ways.items():
             rows[name].append(way()[1])
     if given.dtype == "float32":
-        # As the engine holds it where bfloat16 is the faster; the peers' loops are float32 as they were published.
         network.to(torch.bfloat16)
         rows[HALF] = [ours(network, text, given.batch, given.tokens)[1] for _ in range(given.rounds)]
     read = bandwidth()

@@ -30,7 +30,7 @@ from mindseye.request import Request, Steps
 from mindseye.shapes import Pixels
 from mindseye.systems.base import option
 from mindseye.systems.one_pass import beginnings, draw, resized
-from mindseye.text.classes import known_as, likely, named, place_of, title
+from mindseye.text.classes import known_as, likely, named, place_of, title, told
 from mindseye.text.tokenizer import Tokenizer
 
 __all__ = ["GAN", "ClassGAN", "TextGAN"]
@@ -151,7 +151,7 @@ class ClassGAN:
                 hint="--set classes=207 paints the class of that number",
             )
         critic = ClipCritic(self.clip, self.tokenizer)
-        texts = critic.embed_text([request.prompt, *(f"a {title(label)}" for label in labels)])
+        texts = critic.embed_text([request.prompt, *(told(label) for label in labels)])
         near = (texts[1:] @ texts[0]).cpu()
         top = near.topk(min(options.mix, len(near)))
         return torch.zeros(count).index_put((top.indices,), (top.values * 50).softmax(0))

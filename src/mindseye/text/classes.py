@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 
-__all__ = ["imagenet", "known_as", "likely", "named", "place_of", "title"]
+__all__ = ["imagenet", "known_as", "likely", "named", "place_of", "title", "told"]
 
 _WORD = re.compile(r"[\w'-]+")
 _CLOSE, _LONG = 0.88, 6
@@ -35,6 +35,12 @@ def known_as(labels: Sequence[str], count: int) -> tuple[str, ...]:
 def title(label: str) -> str:
     """What a class is called."""
     return label.partition("|")[0]
+
+
+def told(label: str) -> str:
+    """A text that says no more than the class: what a critic reads for it. A name that is a text already stays so."""
+    name = title(label)
+    return name if name.partition(" ")[0].lower() in ("a", "an", "the") else f"a {name}"
 
 
 def named(prompt: str, labels: Sequence[str]) -> list[int]:

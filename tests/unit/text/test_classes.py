@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mindseye.text.classes import imagenet, known_as, likely, named, place_of, title
+from mindseye.text.classes import imagenet, known_as, likely, named, place_of, title, told
 
 LABELS = ("cat", "dog", "moon", "full moon", "")
 
@@ -69,3 +69,8 @@ def test_a_class_by_name_or_number():
 def test_no_torch():
     code = "import sys, mindseye.text.classes as c; c.imagenet(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_critic_reads_for_a_class():
+    """Its first name with an article, unless it is a text that has one."""
+    assert [told(label) for label in ("cat|kitty", "a red square", "The sea")] == ["a cat", "a red square", "The sea"]

@@ -139,6 +139,18 @@ def test_classes_in_a_batch_belong_to_its_pictures(workshop):
     assert torch.equal(batch["classes"].argmax(1) == 0, darkest[:, 2] > darkest[:, 0])
 
 
+def test_classes_are_heard_from_the_first_step(workshop):
+    """As loud as the noise beside them, and a CLIP that knows the names has a say against the wrong ones."""
+    objective = gan.biggan_pocket().objective(workshop)
+    for layer in (objective.painter.embeddings, objective.judge.projection):
+        assert abs(float(layer.weight.detach().std()) - 1) < 0.2
+    batch = drain(gan.biggan_pocket().feed(workshop)).batch(0, 8)
+    right = objective.guide(batch["pixels"], batch).detach()
+    wrong = objective.guide(batch["pixels"], {"classes": batch["classes"].flip(1)})
+    assert right < wrong - 1
+    assert objective.rules.guidance > 0 and objective.rules.mismatched > 0
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_each_is_as_small_as_it_ought_to_be(workshop, recipe):
     """In half precision, as it is shipped."""

@@ -31,6 +31,7 @@ from mindseye.pictures import sheet
 from mindseye.pixels import to_images
 from mindseye.request import Progress, Steps, drain
 from mindseye.shapes import Pixels
+from mindseye.text.classes import told
 from mindseye.text.tokenizer import Tokenizer
 from mindseye.training.classes import classified
 from mindseye.training.encodings import distinct, encode_all, fingerprint
@@ -327,8 +328,8 @@ def _biggan(workshop: Workshop) -> Objective:
     config = replace(biggan.POCKET, num_classes=len(labels), labels=labels)
     generator = channels_last(biggan.BigGAN(config))
     judge = channels_last(discriminator.Discriminator(discriminator.Config(told=len(labels))))
-    # As loud as the noise, and as a text's vector: torch's starts are an eighth and a sixth of that for rows of a
-    # single 1, and no class was heard for 1,400 steps.
+    # As loud as the noise, and as a text's vector: of a row with a single 1 the networks' own starts make an eighth and
+    # a sixth of that, and no class was heard for 1,400 steps.
     torch.nn.init.normal_(generator.embeddings.weight)
     torch.nn.init.normal_(judge.projection.weight)
     return Adversarial(
@@ -348,7 +349,7 @@ def _names_guide(workshop: Workshop, labels: Sequence[str]) -> Guide:
     clip: CLIP = workshop.parts("clip-pocket")
     tokenizer = Tokenizer.from_file(workshop.part_files("bpe-pocket"), LENGTH)
     with torch.no_grad():
-        _, vectors = encode_text(clip, tokenizer, [f"a {label}" for label in labels])
+        _, vectors = encode_text(clip, tokenizer, [told(label) for label in labels])
     guide = ClipGuide(clip)
     return lambda pixels, batch: guide(pixels, {"vector": vectors[batch["classes"].argmax(1)]})
 
