@@ -12,11 +12,13 @@ from tokens that are given, and pictures to look at on the way.
   own.
 - Filters come in minDALL-E's order: temperature, top-k, softmax, top-p. Ties at the k-th place are kept, as minDALL-E
   and min-dalle do (DALLE-pytorch keeps exactly k); top-p keeps the token that crosses it, so one is always left.
+- Weights are laid out anew for as long as the loop runs (`mindseye.nn.packed`), whoever the model is.
 - Pictures of one text share the reading of it: its state is made once, and its rows are then repeated.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
@@ -27,6 +29,7 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from mindseye.errors import WeightsError
+from mindseye.nn.packed import packed
 from mindseye.noise import Noise
 from mindseye.objective import Batch, Loss, Objective
 from mindseye.pixels import to_images
@@ -162,23 +165,25 @@ def sample(
         text = torch.cat([text, null_text.to(device)])
     rows = torch.arange(count, device=device) if len(text) - pair == count else ids.new_zeros(count)
     rows = torch.cat([rows, ids.new_full((count,), len(text) - 1)]) if pair else rows
-    state = model.start(text)
-    if prime is None or not told:
-        logits = model.next(None, state)[rows]
-        state = _spread(state, rows, len(text))
-    elif len(prime) == 1:
-        logits = _read(model, ids[:1, :told].expand(len(text), -1), state)[rows]
-        state = _spread(state, rows, len(text))
-    else:
-        state = _spread(state, rows, len(text))
-        logits = _read(model, ids[:, :told].repeat(1 + pair, 1), state)
-    for place in range(told, length):
-        if place > told:
-            last = ids[:, place - 1]
-            logits = model.next(last.repeat(2) if pair else last, state)
-        likely = guided(logits, guidance) if pair else logits.float()
-        ids[:, place] = choose(probabilities(likely, temperature, top_k, top_p), uniforms[:, place])
-        yield Progress(stage, place + 1, length, partial(_show, look, ids, place + 1, likely))
+    network = model if isinstance(model, nn.Module) else getattr(model, "network", None)
+    with packed(network) if isinstance(network, nn.Module) else nullcontext():
+        state = model.start(text)
+        if prime is None or not told:
+            logits = model.next(None, state)[rows]
+            state = _spread(state, rows, len(text))
+        elif len(prime) == 1:
+            logits = _read(model, ids[:1, :told].expand(len(text), -1), state)[rows]
+            state = _spread(state, rows, len(text))
+        else:
+            state = _spread(state, rows, len(text))
+            logits = _read(model, ids[:, :told].repeat(1 + pair, 1), state)
+        for place in range(told, length):
+            if place > told:
+                last = ids[:, place - 1]
+                logits = model.next(last.repeat(2) if pair else last, state)
+            likely = guided(logits, guidance) if pair else logits.float()
+            ids[:, place] = choose(probabilities(likely, temperature, top_k, top_p), uniforms[:, place])
+            yield Progress(stage, place + 1, length, partial(_show, look, ids, place + 1, likely))
     return ids
 
 
@@ -328,6 +333,12 @@ class NextToken(Objective):
     def turns(self) -> Mapping[str, Iterable[Parameter]]:
         """One turn: "main"."""
         return {"main": self.network.parameters()}
+
+    def tables(self) -> Iterable[Parameter]:
+        """Embeddings, and the heads that tell codes."""
+        for name, module in self.network.named_modules():
+            if isinstance(module, nn.Embedding) or name.rpartition(".")[2] == "head":
+                yield module.weight  # pyright: ignore[reportReturnType]
 
     def parts(self) -> Mapping[str, nn.Module]:
         """One part: the network."""

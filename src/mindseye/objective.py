@@ -46,6 +46,10 @@ class Objective(nn.Module):
         """Who is trained in which turn of a step: one turn here, two for adversaries."""
         return {"main": self.parameters()}
 
+    def tables(self) -> Iterable[Parameter]:
+        """Vocabularies, in and out: matrices of which a batch touches some rows, and which Muon leaves to AdamW."""
+        return ()
+
     @abstractmethod
     def forward(self, batch: Batch, turn: str) -> Loss:
         """The loss of one batch in one turn."""

@@ -253,7 +253,7 @@ class Decoder(nn.Module):
 
     def logits(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N K"]:
         """Of the real codes."""
-        return F.linear(self.norm_out(x), self.head.weight[: self.codes].to(x.dtype))
+        return self.head(self.norm_out(x))[..., : self.codes]
 
 
 @final

@@ -28,7 +28,7 @@ from itertools import cycle, islice
 from typing import Literal, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -122,7 +122,7 @@ class Config:
 
 POCKET = Config(
     width=192,
-    layers=9,
+    layers=6,
     heads=4,
     head_width=48,
     text_tokens=1536,
@@ -132,7 +132,7 @@ POCKET = Config(
     attention=("full", "axial_row", "axial_col"),
     extras=Extras(expansion=2, tied=True),
 )
-"""The pocket DALL-E: 3.8 million parameters over the pocket tokenizer's ids and those of the pocket VQGAN."""
+"""The pocket DALL-E: 2.7 million parameters over the pocket tokenizer's ids and those of the pocket VQGAN."""
 
 
 @lru_cache(maxsize=32)
@@ -159,10 +159,8 @@ def mask(kind: Kind, begun: int, grid: int, device: torch.device | None = None) 
 
 
 @lru_cache(maxsize=8)
-def turns(
-    head_width: int, begun: int, grid: int, dtype: torch.dtype, device: torch.device | None = None
-) -> tuple[Float[Tensor, "S 1 d"], Float[Tensor, "S 1 d"]]:
-    """Cosines and sines by which pairs of channels of each place are turned; the sine of each pair's first is negated.
+def turns(head_width: int, begun: int, grid: int, device: torch.device | None = None) -> Complex[Tensor, "S 1 p"]:
+    """By what each pair of channels is turned at each place: complex numbers of length 1.
 
     Channels that are left over are not turned.
     """
@@ -176,9 +174,7 @@ def turns(
     columns = torch.cat([before, line.repeat(grid)])
     angles = torch.cat([text[:, None] * words, rows[:, None] * pixels, columns[:, None] * pixels], 1)
     angles = F.pad(angles, (0, head_width // 2 - angles.shape[1]))
-    cosines = angles.cos().repeat_interleave(2, 1)
-    sines = torch.stack([-angles.sin(), angles.sin()], 2).flatten(1)
-    return tuple(each[:, None].to(device, dtype) for each in (cosines, sines))  # pyright: ignore[reportReturnType]
+    return torch.polar(torch.ones_like(angles), angles)[:, None].to(device)
 
 
 def shift_text(x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
@@ -215,7 +211,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B N D"],
-        turned: tuple[Tensor, Tensor] | None,
+        turned: Complex[Tensor, "N 1 p"] | None,
         seen: Bool[Tensor, "N M"] | None,
         cache: KeyValues | None,
     ) -> Float[Tensor, "B N D"]:
@@ -223,15 +219,14 @@ class Attention(nn.Module):
 
         Args:
             x: The next places.
-            turned: Their cosines and sines.
+            turned: By what their channels are turned.
             seen: What each of them sees; None = all before it.
             cache: Keys and values of places before; theirs are added.
         """
         qkv = self.qkv(x)
         if turned is not None:
-            split = qkv.unflatten(-1, (-1, self.head_width))
-            swapped = split.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-            qkv = torch.addcmul(split * turned[0], swapped, turned[1]).flatten(-2)
+            pairs = qkv.float().unflatten(-1, (-1, self.head_width // 2, 2))
+            qkv = torch.view_as_real(torch.view_as_complex(pairs) * turned).flatten(-3).to(x.dtype)
         q, k, v = qkv.chunk(3, -1)
         if cache is not None:
             k, v = cache.append(k, v)
@@ -343,11 +338,11 @@ class DALLE(nn.Module):
         config, begun = self.config, self.config.begun
         x = torch.cat([self._text(text), self._image(ids[:, :-1], 0)], 1)
         places, turned = x.shape[1], self._turns(x)
-        turned = None if turned is None else (turned[0][:places], turned[1][:places])
+        turned = None if turned is None else turned[:places]
         for layer, kind in enumerate(self.kinds):
             around, after = self._around(layer)
-            seen = None if kind == "full" else mask(kind, begun, config.grid, x.device)[:places, :places]
             attention, feed = self._parts(layer)
+            seen = None if kind == "full" else mask(kind, begun, config.grid, x.device)[:places, :places]
             x = around.added(x, attention(self._shifted(around.norm(x)), turned, seen, None))
             x = after.added(x, feed(self._shifted(after.norm(x))))
         x = self._finished(x)
@@ -394,7 +389,7 @@ class DALLE(nn.Module):
         start = 0 if text else config.begun + state.written
         turned = self._turns(x)
         if turned is not None:
-            turned = (turned[0][start : start + count], turned[1][start : start + count])
+            turned = turned[start : start + count]
         for layer, kind in enumerate(self.kinds):
             around, after = self._around(layer)
             attention, feed = self._parts(layer)
@@ -452,10 +447,10 @@ class DALLE(nn.Module):
             return x
         return x + (self.rows + self.columns).flatten(1, 2)[:, place : place + ids.shape[1]]
 
-    def _turns(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Cosines and sines of all places."""
+    def _turns(self, x: Tensor) -> Complex[Tensor, "S 1 p"] | None:
+        """Of all places."""
         config = self.config
-        return turns(config.head_width, config.begun, config.grid, x.dtype, x.device) if config.rotary else None
+        return turns(config.head_width, config.begun, config.grid, x.device) if config.rotary else None
 
     def _around(self, layer: int) -> tuple[Wrapped, Wrapped]:
         return self.around_attention[layer], self.around_feed[layer]  # pyright: ignore[reportReturnType]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from mindseye.nn.layers import Conv2d, Linear
 
-__all__ = ["Config", "Discriminator", "PatchConfig", "PatchGAN"]
+__all__ = ["SLOPE", "Config", "Discriminator", "PatchConfig", "PatchGAN", "deviation"]
 
 SLOPE = 0.2
 
@@ -101,7 +101,7 @@ class Discriminator(nn.Module):
         for block in self.blocks:
             x = block(x)
         if self.config.group > 1:
-            x = torch.cat([x, _deviation(x, self.config.group)], dim=1)
+            x = torch.cat([x, deviation(x, self.config.group)], dim=1)
         x = F.leaky_relu(self.last(F.leaky_relu(x, SLOPE)), SLOPE)
         return x.mean((2, 3)) * 2
 
@@ -115,7 +115,7 @@ class Discriminator(nn.Module):
         return score + (self.projection(told) * seen).sum(1) / seen.shape[1] ** 0.5
 
 
-def _deviation(x: Float[Tensor, "B C H W"], group: int) -> Float[Tensor, "B 1 H W"]:
+def deviation(x: Float[Tensor, "B C H W"], group: int) -> Float[Tensor, "B 1 H W"]:
     """How far pictures of a group differ, as a map: the group is every B / group-th picture."""
     count = next(size for size in range(min(group, len(x)), 0, -1) if len(x) % size == 0)
     grouped = x.float().view(count, -1, *x.shape[1:])

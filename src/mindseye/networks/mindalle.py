@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mindseye.nn.cache import KeyValues
+from mindseye.nn.layers import Linear
 from mindseye.nn.transformer import Activation, Stack
 
 __all__ = ["RELEASED", "Config", "MinDALLE", "Written"]
@@ -92,8 +93,8 @@ class MinDALLE(nn.Module):
         self.image_places = nn.Embedding(config.image_length, config.width)
         self.stack = Stack(config.width, config.layers, config.heads, activation=config.activation)
         self.norm = nn.LayerNorm(config.width)
-        self.text_head = nn.Linear(config.width, config.text_tokens, bias=False)
-        self.image_head = nn.Linear(config.width, config.image_tokens, bias=False)
+        self.text_head = Linear(config.width, config.text_tokens, bias=False)
+        self.image_head = Linear(config.width, config.image_tokens, bias=False)
         for each in (self.text_embedding, self.image_embedding, self.text_places, self.image_places):
             nn.init.normal_(each.weight, std=0.02)
 

@@ -18,9 +18,8 @@ from typing import final
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mindseye.networks.parti import Text
+from mindseye.networks.parti import POCKET_TEXT, Text
 from mindseye.nn.raster import RasterDecoder, Writing
-from mindseye.nn.text_encoder import TextEncoder
 from mindseye.shapes import Ids
 
 __all__ = ["NUWA", "NUWA_870M", "POCKET", "Config"]
@@ -63,7 +62,7 @@ NUWA_870M = Config(
 """Pictures of 336 x 336, clips of ten frames."""
 
 POCKET = Config(
-    text=Text(vocabulary=1536, length=32, layers=2, pad=1535),
+    text=POCKET_TEXT,
     codes=1024,
     grid=(4, 8, 8),
     width=192,
@@ -85,8 +84,7 @@ class NUWA(nn.Module):
         super().__init__()
         self.config = config
         sizes = {"width": config.width, "heads": config.heads, "hidden": config.hidden}
-        text = config.text
-        self.reader = TextEncoder(text.vocabulary, text.length, text.pad, layers=text.layers, **sizes)
+        self.reader = config.text.encoder(**sizes)
         self.writer = RasterDecoder(config.codes, config.grid, config.reach, layers=config.layers, **sizes)
 
     def forward(self, text: Ids, ids: Int[Tensor, "B N"]) -> tuple[None, Float[Tensor, "B N K"]]:

@@ -27,10 +27,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mindseye.networks.direction import Plan
-from mindseye.networks.parti import Text
+from mindseye.networks.parti import POCKET_TEXT, Text
 from mindseye.nn.attention import attend
 from mindseye.nn.cache import KeyValues
-from mindseye.nn.text_encoder import TextEncoder
+from mindseye.nn.layers import Linear
 from mindseye.nn.transformer import CrossBlock, start
 from mindseye.shapes import Ids
 
@@ -69,7 +69,7 @@ class Config:
 
 
 POCKET = Config(
-    text=Text(vocabulary=1536, length=32, layers=2, pad=1535),
+    text=POCKET_TEXT,
     codes=1024,
     patch=8,
     width=192,
@@ -155,8 +155,8 @@ class NUWAInfinity(nn.Module):
         super().__init__()
         self.config = config
         sizes = {"width": config.width, "heads": config.heads, "hidden": config.hidden}
-        text, width = config.text, config.width
-        self.reader = TextEncoder(text.vocabulary, text.length, text.pad, layers=text.layers, **sizes)
+        width = config.width
+        self.reader = config.text.encoder(**sizes)
         self.embedding = nn.Embedding(config.codes, width)
         self.beginning = nn.Parameter(torch.empty(width))
         self.places = nn.Parameter(torch.empty(config.patch**2 + 1, width))
@@ -166,7 +166,7 @@ class NUWAInfinity(nn.Module):
             Distances(config.patch, config.reach, config.heads) for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, config.codes)
+        self.head = Linear(width, config.codes)
         start(self.blocks)
         for table in (self.embedding.weight, self.beginning, self.places, self.edges, self.head.weight):
             nn.init.normal_(table, std=0.02)

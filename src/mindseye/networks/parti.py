@@ -21,7 +21,7 @@ from mindseye.nn.raster import RasterDecoder, Writing
 from mindseye.nn.text_encoder import TextEncoder
 from mindseye.shapes import Ids
 
-__all__ = ["PARTI_3B", "PARTI_20B", "PARTI_350M", "PARTI_750M", "POCKET", "Config", "Parti", "Text"]
+__all__ = ["PARTI_3B", "PARTI_20B", "PARTI_350M", "PARTI_750M", "POCKET", "POCKET_TEXT", "Config", "Parti", "Text"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,21 @@ class Text:
         length: Most ids a text can have.
         layers: Blocks of the encoder.
         pad: The id that fills what is left of a text; it is never looked at.
+        hidden: Channels inside the encoder's perceptrons; None = as many as the decoder's.
     """
 
     vocabulary: int = 16_000
     length: int = 128
     layers: int = 12
     pad: int = 0
+    hidden: int | None = None
+
+    def encoder(self, *, width: int, heads: int, hidden: int) -> TextEncoder:
+        """What reads, in the decoder's channels and heads."""
+        hidden = self.hidden or hidden
+        return TextEncoder(
+            self.vocabulary, self.length, self.pad, layers=self.layers, width=width, heads=heads, hidden=hidden
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +62,7 @@ class Config:
         width: Channels, of both halves.
         layers: Blocks of the decoder.
         heads: Attention heads, of both halves.
-        hidden: Channels inside the perceptrons, of both halves.
+        hidden: Channels inside the perceptrons, of both halves where ``text`` does not say otherwise.
     """
 
     text: Text = Text()
@@ -71,8 +80,10 @@ PARTI_750M = Config(width=1024, layers=36, heads=16, hidden=4096)
 PARTI_3B = Config(width=2048, layers=36, heads=32, hidden=8192)
 PARTI_20B = Config(text=Text(layers=16), width=4096, layers=64, heads=64, hidden=16_384)
 
+POCKET_TEXT = Text(vocabulary=1536, length=32, layers=3, pad=1535, hidden=768)
+"""In the shape of clip-pocket's text tower, as which it begins to be trained."""
 POCKET = Config(
-    text=Text(vocabulary=1536, length=32, layers=2, pad=1535),
+    text=POCKET_TEXT,
     codes=1024,
     grid=(16, 16),
     reach=None,
@@ -92,8 +103,7 @@ class Parti(nn.Module):
         super().__init__()
         self.config = config
         sizes = {"width": config.width, "heads": config.heads, "hidden": config.hidden}
-        text = config.text
-        self.reader = TextEncoder(text.vocabulary, text.length, text.pad, layers=text.layers, **sizes)
+        self.reader = config.text.encoder(**sizes)
         reach = None if config.reach is None else (0, config.reach, config.reach)
         self.writer = RasterDecoder(config.codes, (1, *config.grid), reach, layers=config.layers, **sizes)
 

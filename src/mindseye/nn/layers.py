@@ -84,10 +84,15 @@ class _Waiting(nn.Module):
 class Linear(_Waiting, nn.Linear):
     """`torch.nn.Linear`."""
 
+    packed: Tensor | None = None
+    """The weight as oneDNN lays it out, while `mindseye.nn.packed` says so."""
+
     def forward(self, input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
         """In the dtype of ``input``."""
         if self.later is not None:
             _settle(self)
+        if self.packed is not None and input.dtype == self.weight.dtype and not torch.is_grad_enabled():
+            return torch.ops.mkldnn._linear_pointwise(input, self.packed, self.bias, "none", [], "")
         return F.linear(input, _as(self.weight, input), None if self.bias is None else _as(self.bias, input))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mindseye.nn.attention import attend
 from mindseye.nn.cache import KeyValues
+from mindseye.nn.layers import Linear
 from mindseye.nn.nearby import Grid, Neighbourhood
 from mindseye.nn.transformer import CrossBlock, Look, start
 
@@ -72,7 +73,7 @@ class RasterDecoder(nn.Module):
         self.frames, self.rows, self.columns = (nn.Parameter(torch.empty(side, width)) for side in grid)
         self.blocks = nn.ModuleList(CrossBlock(width, heads, hidden) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, codes)
+        self.head = Linear(width, codes)
         self.nearby = None if reach is None else Neighbourhood(grid, reach)
         start(self.blocks)
         for table in (self.embedding.weight, self.beginning, self.frames, self.rows, self.columns):

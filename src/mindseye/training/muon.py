@@ -3,8 +3,9 @@
 Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon): the momentum of each weight matrix is replaced by the
 nearest orthogonal matrix, found by five Newton-Schulz iterations, so that every direction of the matrix learns at the
 same rate. Scaled as in Liu et al. 2025 (arXiv:2502.16982), so that learning rate and weight decay mean what they mean
-in AdamW. Filters are matrices of ``out x (in * h * w)``; vectors, and whatever has a side
-of one, are left to AdamW.
+in AdamW. Filters are matrices of ``out x (in * h * w)``; vectors, whatever has a side of one, and groups that ask for
+it are left to AdamW. Vocabularies ask for it: a word that one batch in ten says has a tenth of the momentum's length,
+and would learn at a tenth of the rate.
 """
 
 from collections.abc import Callable, Iterable
@@ -62,7 +63,8 @@ class Muon(torch.optim.Optimizer):
     """Muon for the matrices, AdamW for the rest.
 
     Args:
-        params: parameters, or groups of them; a group's ``weight_decay`` and ``lr`` count for both halves.
+        params: parameters, or groups of them; a group's ``weight_decay`` and ``lr`` count for both halves, and one
+            whose ``orthogonal`` is false is AdamW's.
         lr: learning rate, on AdamW's scale.
         betas: AdamW's; Muon's momentum is ``momentum``.
         momentum: Nesterov momentum of the matrices.
@@ -76,7 +78,10 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__(
+            params,
+            {"lr": lr, "betas": betas, "momentum": momentum, "weight_decay": weight_decay, "orthogonal": True},
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -86,7 +91,7 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                if parameter.ndim >= 2 and min(parameter.shape[0], parameter[0].numel()) > 1:
+                if group["orthogonal"] and parameter.ndim >= 2 and min(parameter.shape[0], parameter[0].numel()) > 1:
                     self._matrix(parameter, parameter.grad, group)
                 else:
                     self._vector(parameter, parameter.grad, group)

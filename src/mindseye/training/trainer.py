@@ -73,7 +73,9 @@ def train(
     averages = {name: copy.deepcopy(part).requires_grad_(False) for name, part in objective.parts().items()}
     optimizers = {
         turn: OPTIMIZERS[recipe.optimizer.kind](
-            _groups(parameters, recipe.optimizer), lr=recipe.optimizer.lr, betas=recipe.optimizer.betas
+            _groups(parameters, recipe.optimizer, objective.tables()),
+            lr=recipe.optimizer.lr,
+            betas=recipe.optimizer.betas,
         )
         for turn, parameters in objective.turns().items()
     }
@@ -84,6 +86,11 @@ def train(
         for name, average in averages.items():
             average.load_state_dict(state["averages"][name])
         for turn, optimizer in optimizers.items():
+            if len(optimizer.param_groups) != len(state["optimizers"][turn]["param_groups"]):
+                raise DataError(
+                    f"{run} holds a run of an earlier version, whose optimiser sorted its parameters otherwise",
+                    hint="begin another run with --start and this one's .safetensors",
+                )
             optimizer.load_state_dict(state["optimizers"][turn])
     elif main:
         _write_text(run / "recipe.json", json.dumps(describe(recipe), indent=2))
@@ -243,12 +250,18 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     return plain
 
 
-def _groups(parameters: Iterable[Parameter], settings: Optimizer) -> list[dict[str, Any]]:
+def _groups(
+    parameters: Iterable[Parameter], settings: Optimizer, tables: Iterable[Parameter] = ()
+) -> list[dict[str, Any]]:
     chosen = [p for p in parameters if p.requires_grad]
-    return [
-        {"params": [p for p in chosen if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in chosen if p.ndim < 2], "weight_decay": 0.0},
+    apart = {id(p) for p in tables} if settings.kind == "muon" else set()
+    groups = [
+        {"params": [p for p in chosen if p.ndim >= 2 and id(p) not in apart], "weight_decay": settings.weight_decay},
+        {"params": [p for p in chosen if p.ndim < 2 and id(p) not in apart], "weight_decay": 0.0},
     ]
+    if mine := [p for p in chosen if id(p) in apart]:
+        groups.append({"params": mine, "weight_decay": settings.weight_decay, "orthogonal": False})
+    return groups
 
 
 @torch.no_grad()

@@ -86,4 +86,4 @@ def test_sizes():
         published, pocket = NUWA(NUWA_870M), NUWA(POCKET)
     blocks = sum(value.numel() for name, value in published.named_parameters() if "blocks." in name)
     assert blocks == pytest.approx(870e6, rel=0.01)
-    assert sum(value.numel() for value in pocket.parameters()) <= 3_900_000
+    assert sum(value.numel() for value in pocket.parameters()) <= 4_600_000

@@ -135,5 +135,5 @@ def test_the_blocks_weigh_what_the_sizes_are_called(name, blocks, nominal):
 def test_the_pocket_is_small():
     with torch.device("meta"):
         network = Parti(POCKET)
-    assert sum(value.numel() for value in network.parameters()) <= 3_900_000
+    assert sum(value.numel() for value in network.parameters()) <= 4_600_000
     assert network.length == 256

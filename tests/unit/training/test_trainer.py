@@ -331,3 +331,19 @@ def test_processes_with_clocks_of_their_own_stop_at_the_same_step(tmp_path: Path
     )  # fmt: skip
     first, second = ((tmp_path / rank).read_text() for rank in "01")
     assert first == second and int(first) > 1
+
+
+def test_vocabularies_are_left_to_adamw():
+    torch.manual_seed(0)
+    rows = torch.randn(6, 4)
+    table, alone = (torch.nn.Parameter(rows.clone()) for _ in range(2))
+    apart = Muon([{"params": [table], "orthogonal": False}], lr=0.1)
+    adam = torch.optim.AdamW([alone], lr=0.1, betas=(0.9, 0.99), weight_decay=0.0)
+    for step in range(3):
+        for each in (table, alone):
+            # How large a word's gradient is, is no matter: it is learned as fast.
+            each.grad = torch.zeros(6, 4)
+            each.grad[: 1 + step] = torch.tensor([[1.0], [1e-3], [1.0]])[: 1 + step]
+        apart.step()
+        adam.step()
+    torch.testing.assert_close(table, alone)

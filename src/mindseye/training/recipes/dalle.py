@@ -26,7 +26,7 @@ WRITING: Final = Writing(
 def dalle_pocket() -> Recipe:
     """Needs bpe-pocket and vqgan-pocket; held-out figures as recorded in the part's provenance."""
     return WRITING.recipe(
-        "DALL-E's decoder of 3.8 million parameters over 32 text ids and 16x16 ids of vqgan-pocket",
+        "DALL-E's decoder of 2.7 million parameters over 32 text ids and 16x16 ids of vqgan-pocket",
         steps=30_000,
         optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=200),
         ema=0.999,

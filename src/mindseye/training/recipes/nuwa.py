@@ -6,7 +6,7 @@ may later grow to any side. Nothing says where on the canvas a patch lies, so th
 With a data set of one's own there are no strips: those are the corpus'.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import Parameter
 
 from mindseye.autoregression import NextToken
 from mindseye.data.glyphs import Corpus
@@ -96,6 +97,10 @@ class PatchByPatch(Objective):
         """The network."""
         return {NAME: self.planned.network}
 
+    def tables(self) -> Iterable[Parameter]:
+        """As `NextToken`."""
+        return self.told.tables()
+
     def draw_plan(self, rows: int, columns: int) -> Plan:
         """A direction, or outward from any patch: each half of the time."""
         reach = self.planned.network.config.reach
@@ -112,7 +117,9 @@ class PatchByPatch(Objective):
         return self.told(batch, turn)
 
 
-WRITING: Final = Writing(name=NAME, network=lambda words: NUWAInfinity(POCKET), system=System, knobs={"top_k": 128})
+WRITING: Final = Writing(
+    name=NAME, network=lambda words: NUWAInfinity(POCKET), system=System, knobs={"top_k": 128}, warm=True
+)
 
 
 def _feed(workshop: Workshop) -> Steps[Feed]:
@@ -136,7 +143,7 @@ def _strips(workshop: Workshop, count: int) -> Steps[TokenFeed]:
 
 
 def _objective(workshop: Workshop) -> PatchByPatch:
-    return PatchByPatch(NUWAInfinity(POCKET), WRITING.read(workshop)([""]))
+    return PatchByPatch(WRITING.untrained(workshop), WRITING.read(workshop)([""]))
 
 
 def _samples(workshop: Workshop, parts: Mapping[str, Any]) -> Any:

@@ -41,6 +41,7 @@ WRITING: Final = Writing(
     system=System,
     shrink=SIDE // FRAME,
     knobs={"top_k": 128},
+    warm=True,
 )
 
 

@@ -1,6 +1,6 @@
 """parti-pocket: an encoder-decoder from captions to the pocket VQGAN's tokens.
 
-Left out of the paper: its encoder was warmed up on text.
+Its encoder begins as clip-pocket's text tower, where the paper's was warmed up on texts and on pairs with pictures.
 """
 
 from typing import Final
@@ -12,7 +12,9 @@ from mindseye.training.recipes.writing import Writing
 
 __all__ = ["WRITING", "parti_pocket"]
 
-WRITING: Final = Writing(name="parti-pocket", network=lambda words: Parti(POCKET), system=System, knobs={"top_k": 128})
+WRITING: Final = Writing(
+    name="parti-pocket", network=lambda words: Parti(POCKET), system=System, knobs={"top_k": 128}, warm=True
+)
 
 
 def parti_pocket() -> Recipe:

@@ -8,7 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import torch
+
 from mindseye.autoregression import NextToken
+from mindseye.networks.clip import CLIP
+from mindseye.nn.text_encoder import TextEncoder
 from mindseye.noise import Noise
 from mindseye.pictures import sheet
 from mindseye.pixels import to_images
@@ -21,12 +25,29 @@ from mindseye.training.recipe import Every, Feed, Optimizer, Recipe, Workshop
 from mindseye.training.recipes.stable_diffusion import PROMPTS
 from mindseye.training.tokens import Read, gather_tokens, token_scores
 
-__all__ = ["CODEC", "WORDS", "Writing"]
+__all__ = ["CODEC", "WORDS", "Writing", "read_as"]
 
 CODEC: Final = "vqgan-pocket"
 """Whose tokens are written; vit-vqgan-pocket has as many, of as many codes."""
 WORDS: Final = 32
 """Ids of a caption: the corpus' longest has 30."""
+
+
+@torch.no_grad()
+def read_as(reader: TextEncoder, clip: CLIP) -> None:
+    """Make a reader begin as a CLIP's text tower, which knows by which words pictures are told apart.
+
+    Parti's encoder was warmed up on texts, and on pairs of text and picture, before it met a decoder. A CLIP's tower
+    hides later words from earlier ones; the reader sees them all, and soon learns to.
+
+    Raises:
+        RuntimeError: They are of different shapes.
+    """
+    tower = clip.text_tower
+    reader.embedding.load_state_dict(tower.embedding.state_dict())
+    reader.positions.copy_(tower.positions[: reader.length])
+    reader.stack.load_state_dict(tower.stack.state_dict())
+    reader.norm.load_state_dict(tower.final_norm.state_dict())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +62,7 @@ class Writing:
         shrink: How many times smaller pictures are made before they are encoded.
         guidance: Of the pictures on the sheet.
         knobs: Of the same.
+        warm: Whether the network's ``reader`` begins as clip-pocket's text tower.
     """
 
     name: str
@@ -50,6 +72,7 @@ class Writing:
     shrink: int = 1
     guidance: float = 3.0
     knobs: Mapping[str, Scalar] = field(default_factory=dict)
+    warm: bool = False
 
     def spelling(self, workshop: Workshop) -> Spelling:
         """The pocket tokenizer."""
@@ -71,8 +94,15 @@ class Writing:
 
     def objective(self, workshop: Workshop) -> NextToken:
         """The untrained network and its loss."""
-        spelling = self.spelling(workshop)
-        return NextToken(self.network(spelling), name=self.name, null_text=spelling.encode([""])[0], drop=0.1)
+        null_text = self.spelling(workshop).encode([""])[0]
+        return NextToken(self.untrained(workshop), name=self.name, null_text=null_text, drop=0.1)
+
+    def untrained(self, workshop: Workshop) -> Any:
+        """The network as it begins."""
+        network = self.network(self.spelling(workshop))
+        if self.warm:
+            read_as(network.reader, workshop.parts("clip-pocket"))
+        return network
 
     def scores(self, workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
         """Held-out loss in bits a token, and what the text is worth of it."""
