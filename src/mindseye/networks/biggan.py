@@ -108,8 +108,8 @@ POCKET = Config(
     class_dim=64,
     num_classes=33,
     width=16,
-    layers=((False, 16, 16), (True, 16, 8), (False, 8, 8), (True, 8, 4), (False, 4, 4), (True, 4, 2), (True, 2, 1)),
-    attention=3,
+    layers=((False, 16, 16), (True, 16, 16), (False, 16, 16), (True, 16, 8), (False, 8, 8), (True, 8, 8), (True, 8, 4)),
+    attention=5,
     rows=6,
 )
 """The small one that travels with the package: 64x64."""

@@ -141,7 +141,7 @@ class Writing:
             objective=self.objective,
             feed=self.feed,
             steps=steps,
-            batch=32,
+            batch=16,
             optimizer=optimizer,
             ema=ema,
             every=Every(sample=1000, checkpoint=250),
