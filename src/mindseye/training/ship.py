@@ -19,7 +19,7 @@ from mindseye.errors import OutputError, WeightsMissing
 
 __all__ = ["LARGEST", "ship"]
 
-LARGEST = {"unet-pocket": 24_000_000}
+LARGEST = {"unet-pocket": 24_000_000} | dict.fromkeys(("parti-pocket", "nuwa-pocket", "nuwa-clip-pocket"), 10_000_000)
 """Bytes a part may have; `OTHERS` for the rest."""
 OTHERS = 8_000_000
 
