@@ -13,6 +13,8 @@ from torch import nn
 import mindseye
 from mindseye.autoregression import NextToken, bits, choose, guided, probabilities, sample, top_share
 from mindseye.errors import WeightsError
+from mindseye.nn.layers import Linear
+from mindseye.nn.packed import _dtypes
 from mindseye.noise import Noise
 from mindseye.request import drain
 
@@ -114,6 +116,33 @@ def test_progress_shows_what_is_written_and_guesses_the_rest():
     assert (third.step, third.total) == (3, 6) and seen == []
     assert len(third.peek()) == 2
     assert torch.equal(seen[0][:, :3], ids[:, :3]) and (seen[0][:, 3:] == seen[0][:, 3:4]).all()
+
+
+@pytest.mark.parametrize("view", [False, True])
+def test_weights_are_laid_out_for_the_run_and_no_longer(view):
+    """Of a model that is a network, and of one that is a view of a network; also where the run is given up."""
+
+    class Layered(nn.Module, Chain):
+        def __init__(self):
+            nn.Module.__init__(self)
+            Chain.__init__(self)
+            self.layer, self.packed = Linear(4, 4).requires_grad_(False), []
+
+        def next(self, ids, state):
+            self.packed.append(self.layer.packed is not None)
+            return Chain.next(self, ids, state)
+
+    network = Layered()
+    model = Chain()
+    if view:
+        model.network, model.next = network, network.next
+    steps = sample(model if view else network, TEXT, None, Noise([1]))
+    next(steps)
+    assert (network.layer.packed is not None) == (torch.float32 in _dtypes())
+    steps.close()
+    assert network.layer.packed is None
+    drain(sample(model if view else network, TEXT, None, Noise([1])))
+    assert network.layer.packed is None and len(network.packed) == 1 + Chain.length
 
 
 def test_it_can_be_too_much_or_not_a_number():
