@@ -346,6 +346,7 @@ ZOO: tuple[Card, ...] = (
             "network": Pocket("parti"),
             "codec": Pocket("vqgan"),
             "tokenizer": Pocket("bpe", length=32),
+            "upsampler": Pocket("wdsr"),
         },
         native=(128, 128),
         multiple=1,
