@@ -83,6 +83,12 @@ class Muon(torch.optim.Optimizer):
             {"lr": lr, "betas": betas, "momentum": momentum, "weight_decay": weight_decay, "orthogonal": True},
         )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Runs of an earlier version know no groups that are AdamW's.
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("orthogonal", True)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One update of every parameter that has a gradient."""

@@ -1,5 +1,6 @@
 """The trainer: it learns, it resumes to the same bits after kill -9, and it never leaves half a checkpoint."""
 
+import copy
 import json
 import os
 import signal
@@ -347,3 +348,41 @@ def test_vocabularies_are_left_to_adamw():
         apart.step()
         adam.step()
     torch.testing.assert_close(table, alone)
+
+
+def test_states_of_an_earlier_version_go_on():
+    torch.manual_seed(0)
+    weights = torch.randn(6, 4)
+    one, other = (torch.nn.Parameter(weights.clone()) for _ in range(2))
+    before, after = Muon([one], lr=0.1), Muon([other], lr=0.1)
+    for each in (one, other):
+        each.grad = weights.clone()
+    before.step()
+    state = copy.deepcopy(before.state_dict())
+    for group in state["param_groups"]:
+        del group["orthogonal"]
+    after.load_state_dict(state)
+    other.data.copy_(one.data)
+    before.step()
+    after.step()
+    assert torch.equal(one, other)
+
+
+def test_a_run_whose_parameters_were_sorted_otherwise_is_not_gone_on_with(tmp_path):
+    """Its hint says what to do instead; nothing of it is lost."""
+
+    class Sorted(Fit):
+        def tables(self):
+            return [next(p for p in self.parameters() if p.ndim >= 2)]
+
+    def otherwise(workshop: Workshop) -> Objective:
+        fit = Sorted()
+        fit.net.config = Nothing()  # pyright: ignore
+        return fit
+
+    run = tmp_path / "run"
+    drain(train(recipe(2), run, WORKSHOP))
+    kept = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with pytest.raises(DataError, match="sorted its parameters otherwise"):
+        drain(train(replace(recipe(4), objective=otherwise), run, WORKSHOP))
+    assert kept == {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
