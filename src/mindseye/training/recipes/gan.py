@@ -2,8 +2,9 @@
 
 All paint 64x64: a contest needs many pictures, and on two cores that is what there is time for. What each is told:
 dcgan-pocket nothing, biggan-pocket a class (which frozen clip-pocket must recognise by its name), textgan-pocket the
-caption as clip-pocket reads it. Scores watch for what losses do not show (`mindseye.adversarial.watch`), through the
-features of clip-rn-pocket, which guides nobody.
+caption as clip-pocket reads it. The first two are judged through trained eyes (`mindseye.networks.projected`). Scores
+watch for what losses do not show (`mindseye.adversarial.watch`), through the features of clip-rn-pocket, which guides
+nobody.
 """
 
 import os
@@ -406,7 +407,7 @@ EYED: Final = replace(CONTEST, lr=1e-3)
 
 
 def dcgan_pocket() -> Recipe:
-    """Forty minutes on two cores (some 80 pictures a second); figures as recorded in the part's provenance."""
+    """Some 50 pictures a second and core; figures as recorded in the part's provenance."""
     return Recipe(
         name="dcgan-pocket",
         about="DCGAN's generator, told nothing, 64x64, against a judge on features of clip-pocket and vae-pocket",
@@ -424,7 +425,7 @@ def dcgan_pocket() -> Recipe:
 
 
 def biggan_pocket() -> Recipe:
-    """Forty minutes on two cores (some 60 pictures a second); figures as recorded in the part's provenance."""
+    """Some 20 pictures a second and core; figures as recorded in the part's provenance."""
     return Recipe(
         name="biggan-pocket",
         about="BigGAN-deep's generator, told one of some forty kinds of thing, 64x64, hinge loss, CLIP's opinion",
