@@ -100,6 +100,14 @@ def test_nobody_else_calls_torchs():
     assert callers == ["attention.py"]
 
 
+def test_a_single_query_of_bfloat16_is_answered_in_float32():
+    q, k, v = random(2, 1, 12).bfloat16(), random(2, 9, 12).bfloat16(), random(2, 9, 12).bfloat16()
+    mask = torch.tensor([[True] * 9, [True] * 4 + [False] * 5])
+    for shown in (None, mask):
+        truth = attend(q.float(), k.float(), v.float(), heads=3, mask=shown)
+        assert torch.equal(attend(q, k, v, heads=3, mask=shown), truth.bfloat16())  # rounded once, at the end
+
+
 def test_bfloat16_is_trained_in_float32(qkv):
     leaves = [t.bfloat16().requires_grad_() for t in qkv]
     exact = [t.detach().float().requires_grad_() for t in leaves]
