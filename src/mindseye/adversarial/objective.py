@@ -22,7 +22,7 @@ from mindseye.networks.clip import CLIP
 from mindseye.objective import Batch, Loss, Objective
 from mindseye.shapes import Pixels
 
-__all__ = ["Adversarial", "ClipGuide", "Guide", "Rules", "frozen"]
+__all__ = ["Adversarial", "ClipGuide", "Guide", "Rules", "frozen", "spread"]
 
 DISCRIMINATOR, GENERATOR = "discriminator", "generator"
 Paint = Callable[[nn.Module, Float[Tensor, "B Z"], Batch], Pixels]
@@ -44,6 +44,8 @@ class Rules:
         policies: How what the judge sees is changed.
         mismatched: Share of real pictures with somebody else's text among the fakes; 0 = none, 0.5 in the paper.
         guidance: Weight of the guide, if there is one.
+        seeking: Weight of painting something else from other noise where the same is told; 0 = none. Half of the batch
+            is then told what the other half is, in the generator's turn.
     """
 
     kind: Kind = "hinge"
@@ -53,6 +55,7 @@ class Rules:
     policies: tuple[Policy, ...] = ()
     mismatched: float = 0.0
     guidance: float = 0.0
+    seeking: float = 0.0
 
 
 class Adversarial(Objective):
@@ -101,6 +104,9 @@ class Adversarial(Objective):
         return self._judge(z, batch) if turn == DISCRIMINATOR else self._paint(z, batch)
 
     def _paint(self, z: Tensor, batch: Batch) -> Loss:
+        half = len(z) // 2 if self.rules.seeking else 0
+        if half:
+            z, batch = z[: 2 * half], {key: torch.cat([value[:half]] * 2) for key, value in batch.items()}
         with frozen(self.judge):
             painted = self.paint(self.painter, z, batch)
             logits = self._score(self._changed(painted), batch)
@@ -111,6 +117,10 @@ class Adversarial(Objective):
             opinion = self.guide(self._changed(painted), batch)
             total = total + self.rules.guidance * opinion
             told["guide"] = float(opinion.detach())
+        if half:
+            apart = spread(painted, z)
+            total = total + self.rules.seeking / (apart + _LEAST)
+            told["apart"] = float(apart.detach())
         return Loss(total, told)
 
     def _judge(self, z: Tensor, batch: Batch) -> Loss:
@@ -159,6 +169,19 @@ class Adversarial(Objective):
             if self.rules.penalty == "matching" and self.told is not None:
                 return matching_aware(self.judge, real, batch[self.told])
             return r1(score, real)
+
+
+_LEAST = 0.01
+"""Added to `spread`, of which there may be none."""
+
+
+def spread(painted: Pixels, z: Float[Tensor, "B Z"]) -> Float[Tensor, ""]:
+    """How far paintings of the first half are from those of the second, by how far their noise is.
+
+    Mode seeking (Mao et al. 2019, arXiv:1903.05628): where its inverse is a loss, noise is not ignored.
+    """
+    paintings, noises = ((one - other).abs().mean() for one, other in (painted.float().chunk(2), z.chunk(2)))
+    return paintings / noises
 
 
 class ClipGuide:

@@ -98,6 +98,10 @@ class DiscreteVAE(nn.Module):
         """The codes."""
         return self.codes
 
+    def tables(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Its vocabulary: by what a code is found, and what it becomes."""
+        return self.get_parameter("to_logits.weight"), self.codes
+
     def logits(self, pixels: Pixels) -> Float[Tensor, "B K h w"]:
         """How likely every code is at every place, before the softmax.
 

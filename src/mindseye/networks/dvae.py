@@ -44,6 +44,7 @@ class Config:
         code_channels: Channels that a code becomes in the decoder.
         kernel: Side of the encoder's first convolution.
         patch: Side of the squares folded into channels before it; 1 = none.
+        gain: What a block's answer is multiplied by; None = one over the square of the number of blocks, as DALL-E's.
     """
 
     channels: tuple[int, ...]
@@ -52,6 +53,7 @@ class Config:
     code_channels: int
     kernel: int = 7
     patch: int = 1
+    gain: float | None = None
 
     def __post_init__(self) -> None:
         if not self.channels or len(self.channels) != len(self.blocks) or not all(self.blocks):
@@ -66,12 +68,18 @@ class Config:
         """How many times smaller a side of the grid is."""
         return self.patch * 2 ** (len(self.channels) - 1)
 
+    @property
+    def loudness(self) -> float:
+        """What a block's answer is multiplied by."""
+        return sum(self.blocks) ** -2 if self.gain is None else self.gain
+
 
 OPENAI = Config(channels=(256, 512, 1024, 2048), blocks=(2, 2, 2, 2), codes=8192, code_channels=128)
 """DALL-E's: 53,786,240 parameters in the encoder, 43,829,766 in the decoder; 256x256 pictures to 32x32 tokens."""
 
-POCKET = Config(channels=(96, 192), blocks=(2, 3), codes=1024, code_channels=128, kernel=3, patch=4)
-"""The pocket dVAE: pictures of 128x128 to 16x16 tokens, every convolution at 32x32 or below."""
+POCKET = Config(channels=(96, 192), blocks=(2, 3), codes=1024, code_channels=128, kernel=3, patch=4, gain=0.5)
+"""The pocket dVAE: pictures of 128x128 to 16x16 tokens, every convolution at 32x32 or below. Blocks are loud: in a
+run as short as its own those turned down as DALL-E's say next to nothing."""
 
 
 def squeezed(pixels: Pixels) -> Pixels:
@@ -130,7 +138,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        gain, kernels = sum(config.blocks) ** -2, (3, 3, 3, 1)
+        gain, kernels = config.loudness, (3, 3, 3, 1)
         widths = (config.channels[0], *config.channels)
         self.input = _conv(3 * config.patch**2, widths[0], config.kernel)
         self.levels = nn.ModuleList(
@@ -139,12 +147,16 @@ class Encoder(nn.Module):
         )
         self.output = _conv(widths[-1], config.codes, 1)
 
-    def forward(self, x: Float[Tensor, "B P H W"]) -> Float[Tensor, "B K h w"]:
-        """Run the tower, finest level first."""
+    def features(self, x: Float[Tensor, "B P H W"]) -> Float[Tensor, "B C h w"]:
+        """Run the tower, finest level first, but for its last layer."""
         x = self.input(x)
         for place, level in enumerate(self.levels):
             x = level(F.max_pool2d(x, 2) if place else x)
-        return self.output(F.relu(x))
+        return F.relu(x)
+
+    def forward(self, x: Float[Tensor, "B P H W"]) -> Float[Tensor, "B K h w"]:
+        """Logits of `features`."""
+        return self.output(self.features(x))
 
 
 @final
@@ -153,7 +165,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        gain, kernels = sum(config.blocks) ** -2, (1, 3, 3, 3)
+        gain, kernels = config.loudness, (1, 3, 3, 3)
         widths = (*config.channels, config.code_channels)
         self.input = _conv(config.codes, config.code_channels, 1)
         self.levels = nn.ModuleList(
@@ -196,15 +208,23 @@ class DVAE(nn.Module):
         """What the decoder makes of each code before it paints."""
         return self.decoder.codebook
 
+    def tables(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Its vocabulary: by what a code is found, and what it becomes."""
+        return self.get_parameter("encoder.output.weight"), self.get_parameter("decoder.input.weight")
+
     def logits(self, pixels: Pixels) -> Float[Tensor, "B K h w"]:
         """How likely every code is at every place, before the softmax.
 
         Raises:
             ValueError: A side is no multiple of ``factor``.
         """
+        return self.encoder.output(self.features(pixels))
+
+    def features(self, pixels: Pixels) -> Float[Tensor, "B C h w"]:
+        """What `logits` are made of by the encoder's last layer. Raises as they do."""
         check_sides(pixels, self.factor)
         x = squeezed(pixels)
-        return self.encoder(x if self.config.patch == 1 else F.pixel_unshuffle(x, self.config.patch))
+        return self.encoder.features(x if self.config.patch == 1 else F.pixel_unshuffle(x, self.config.patch))
 
     def heads(self, shares: Float[Tensor, "B K h w"]) -> tuple[Pixels, Pixels]:
         """What the decoder tells of every squeezed pixel's logit.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mindseye.adversarial.objective import Adversarial, ClipGuide, Rules
+from mindseye.adversarial.objective import Adversarial, ClipGuide, Rules, spread
 from mindseye.adversarial.translation import Cycling, Pairing, Past
 from mindseye.networks.biggan import BigGAN
 from mindseye.networks.biggan import Config as BigConfig
@@ -128,6 +128,30 @@ def test_the_guide_prefers_own_texts_and_forgives_twins():
     # Pictures of another size are brought to the critic's.
     large = torch.rand(2, 3, 16, 16) * 2 - 1
     assert torch.isfinite(guide(large, {"vector": vectors[:2]}))
+
+
+def test_who_ignores_the_noise_is_pushed_apart():
+    """Half is told what the other half is, and of two paintings so much is wanted as their noise is apart."""
+    shown = []
+
+    def paint(painter, z, batch):
+        shown.append((z, batch, painter(z)))
+        return shown[-1][2]
+
+    objective = contest(Rules(seeking=0.3), told="classes")
+    objective.paint = paint
+    odd = {key: value[:5] for key, value in BATCH.items()}
+    objective.reseed(0)
+    loss = objective(odd, "generator")
+    z, batch, painted = shown[0]
+    assert len(z) == 4 and torch.equal(batch["classes"][:2], batch["classes"][2:])
+    assert torch.equal(batch["classes"][:2], odd["classes"][:2])
+    apart = (painted[:2] - painted[2:]).abs().mean() / (z[:2] - z[2:]).abs().mean()
+    assert loss.parts["apart"] == pytest.approx(apart.item())
+    logits = objective.judge(painted, batch["classes"])
+    torch.testing.assert_close(loss.total, -logits.mean() + 0.3 / (apart + 0.01), atol=1e-5, rtol=1e-4)
+    assert spread(torch.ones(4, 3, 4, 4), z).item() == 0
+    assert "apart" not in contest(told="classes")(odd, "generator").parts
 
 
 def test_pairing_shows_the_source_and_counts_the_distance():

@@ -3,7 +3,9 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,10 +14,11 @@ from mindseye.networks import discrete_vae
 from mindseye.networks.dvae import DVAE, POCKET, Config, squeezed
 from mindseye.nn.quantize import one_hot, relaxed
 from mindseye.request import drain
+from mindseye.training.feeds import to_pixels
 from mindseye.training.recipe import Every, Workshop
-from mindseye.training.recipes import vqgan
+from mindseye.training.recipes import dvae, vqgan
 from mindseye.training.recipes.discrete_vae import by_squares, discrete_vae_pocket
-from mindseye.training.recipes.dvae import Relaxing, dvae_pocket, falling, logit_laplace, rising, unevenness
+from mindseye.training.recipes.dvae import Relaxing, dvae_pocket, falling, logit_laplace, rising, seeded, unevenness
 from mindseye.training.trainer import train
 
 TINY = Config(channels=(16, 16), blocks=(1, 1), codes=16, code_channels=8, kernel=3, patch=4)
@@ -53,6 +56,35 @@ def test_unevenness_is_of_the_average() -> None:
     assert unevenness(sure).item() == pytest.approx(0, abs=1e-6)
     half = one_hot(torch.tensor([0, 1, 0, 1]).view(1, 2, 2), 4) * 60
     assert unevenness(half).item() == pytest.approx(math.log(2))
+
+
+def test_a_hopeless_code_leaves_the_gradient_finite() -> None:
+    """Of a code whose likelihood is 0 in float32 the logarithm is asked for."""
+    logits = torch.zeros(1, 4, 2, 2)
+    logits[:, 3] = -400
+    logits.requires_grad_()
+    uneven = unevenness(logits)
+    uneven.backward()
+    assert uneven.item() == pytest.approx(math.log(4 / 3), rel=1e-5)
+    assert logits.grad is not None and logits.grad.isfinite().all()
+
+
+def test_codes_begin_as_what_is_seen() -> None:
+    torch.manual_seed(0)
+    network, pixels = DVAE(TINY), squares(16, torch.Generator().manual_seed(2))
+    idle = len(network.to_ids(pixels).unique())
+    seeded(network, pixels, torch.Generator().manual_seed(3))
+    seen = network.features(pixels).movedim(1, -1).flatten(0, 2)
+    ids = network.to_ids(pixels).flatten()
+    assert idle < 10 and len(ids.unique()) == 16
+    # What has a code is alike.
+    own = torch.stack([seen[ids == code].mean(0) for code in range(16)])
+    assert (seen - own[ids]).square().mean() < 0.3 * seen.var(0, correction=0).mean()
+    # And each is painted aloud.
+    assert network.codebook.std() > 0.5
+    for few in (pixels[:1], torch.ones(1, 3, 16, 16)):  # fewer places than codes; a single thing to see
+        seeded(network, few, torch.Generator().manual_seed(3))
+        assert all(each.isfinite().all() for each in network.parameters())
 
 
 @pytest.mark.parametrize("hard", [False, True])
@@ -157,8 +189,17 @@ def test_a_run_from_start_to_part(tmp_path, monkeypatch) -> None:
     assert (tmp_path / "run" / "samples" / "00000003.png").is_file()
 
 
-def test_the_recipe_is_what_the_pocket_needs() -> None:
+def test_the_recipe_is_what_the_pocket_needs(monkeypatch) -> None:
+    shown = np.random.default_rng(0).integers(0, 256, (8, 128, 128, 3), dtype=np.uint8)
+
+    def pictures(workshop):
+        return SimpleNamespace(pictures=shown)
+        yield
+
+    monkeypatch.setattr(dvae, "training_pictures", pictures)
     recipe = dvae_pocket()
     objective = recipe.objective(Workshop(corpus=Path(), parts=lambda name: None, part_files=Path))
+    assert {id(each) for each in objective.tables()} <= {id(each) for each in objective.parameters()}
+    assert len(objective.network.to_ids(to_pixels(shown)).unique()) > POCKET.codes // 3
     assert list(objective.parts()) == [recipe.name]
     assert objective.network.config == POCKET

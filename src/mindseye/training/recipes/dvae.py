@@ -8,27 +8,32 @@ draw is one code in all but name.
 
 Where we deviate: in a run as short as ours few codes would ever be used, since the first that mean anything win. So the
 information that a code carries (how sure the likelihoods are at a place, less how uneven they are on the average of a
-batch: Krause et al. 2010, Hu et al. 2017, arXiv:1702.08720) has a weight of its own; and there is a smallest scale.
+batch: Krause et al. 2010, Hu et al. 2017, arXiv:1702.08720) has a weight of its own; codes begin as what the encoder
+sees at places of some pictures (`seeded`); and there is a smallest scale.
 
 Both schedules are in the run's share of time, where the paper counts updates: its temperature falls from 1 to 1/16 in
 150,000 of three million, its pull grows to 6.6 in 5,000. A run of some thousand steps needs a larger share for either.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import Parameter
 from torch.nn import functional as F
 
 from mindseye.networks.discrete_vae import DiscreteVAE
 from mindseye.networks.dvae import DVAE, POCKET, squeezed
 from mindseye.nn.quantize import divergence, perplexity, relaxed
 from mindseye.objective import Batch, Loss, Objective
+from mindseye.request import drain
 from mindseye.shapes import Pixels
-from mindseye.training.recipe import Optimizer, Recipe
+from mindseye.training.feeds import to_pixels
+from mindseye.training.pictures import training_pictures
+from mindseye.training.recipe import Optimizer, Recipe, Workshop
 from mindseye.training.recipes.vqgan import codec_recipe
 
 __all__ = ["Relaxing", "by_laplace", "dvae_pocket", "falling", "logit_laplace", "rising"]
@@ -66,8 +71,9 @@ def rising(share: float, over: float) -> float:
 
 def unevenness(logits: Float[Tensor, "B K h w"]) -> Float[Tensor, ""]:
     """How far the likelihoods are from equal ones on the average of all places, in nats: 0 where no code is idle."""
-    likely = logits.softmax(1).mean((0, 2, 3))
-    return torch.special.xlogy(likely, likely).sum() + math.log(len(likely))
+    # The logarithm of the average is taken of logarithms: of a code that nowhere is likely, it is a number this way.
+    likely = logits.log_softmax(1).logsumexp((0, 2, 3)) - math.log(logits[:, 0].numel())
+    return (likely.exp() * likely).sum() + math.log(len(likely))
 
 
 def by_laplace(
@@ -119,6 +125,10 @@ class Relaxing(Objective):
         """The network."""
         return {self.name: self.network}
 
+    def tables(self) -> Iterable[Parameter]:
+        """The codes, as they are found and as they are painted."""
+        return self.network.tables()
+
     def forward(self, batch: Batch, turn: str) -> Loss:
         """``batch["pixels"]``: ``B 3 H W`` in [-1, 1]."""
         pixels: Pixels = batch["pixels"]
@@ -141,13 +151,49 @@ class Relaxing(Objective):
         return Loss(error + weight * kl - self.inform * information, parts)
 
 
+@torch.no_grad()
+def seeded(network: DVAE, pixels: Pixels, generator: torch.Generator) -> DVAE:
+    """The same network, its codes at first what it sees at places of some pictures, each far from the others.
+
+    Codes drawn apart for either tower mean nothing: the decoder is told nothing by them, so the encoder does not hear
+    that it matters which it says, and the first few that come to mean something are all that are ever used. Chosen so
+    (as k-means++ does: Arthur and Vassilvitskii 2007) all are in use from the first step on.
+
+    Args:
+        network: Untrained.
+        pixels: Of pictures, with many more places than there are codes; where there are fewer, some codes are alike.
+        generator: Of the choice, on the CPU.
+    """
+    seen = torch.cat([network.features(each) for each in pixels.split(16)]).movedim(1, -1).flatten(0, 2)
+    found, painted = network.tables()
+    far = torch.full((len(seen),), torch.inf)
+    chosen = [int(torch.randint(len(seen), (1,), generator=generator))]
+    for _ in range(len(found)):
+        far = torch.minimum(far, (seen - seen[chosen[-1]]).square().sum(1))
+        chosen.append(int(torch.multinomial(far.clamp_min(1e-20), 1, generator=generator)))
+    codes, middle = seen[chosen[:-1]], seen.mean(0)
+    gap = torch.maximum(far.mean() / 2, 1e-3 * (seen - middle).square().sum(1).mean()).clamp_min(1e-6)
+    # The nearest is the likeliest: logits are less than its by half of what squared distances are more, in units in
+    # which places are some 2 from their code.
+    found[:, :, 0, 0] = (codes - middle) / gap
+    network.get_parameter("encoder.output.bias").copy_((middle.square().sum() - codes.square().sum(1)) / (2 * gap))
+    mixed = (codes - middle) @ torch.randn(found.shape[1], painted.shape[0], generator=generator)
+    painted[:, :, 0, 0] = (mixed / mixed.std().clamp_min(1e-6)).T
+    return network
+
+
+def _objective(workshop: Workshop) -> Relaxing:
+    pixels = to_pixels(drain(training_pictures(workshop)).pictures[:64])
+    return Relaxing(seeded(DVAE(POCKET), pixels, torch.Generator().manual_seed(0)), name="dvae-pocket")
+
+
 def dvae_pocket() -> Recipe:
     """Needs nothing; held-out figures as recorded in the part's provenance."""
     name = "dvae-pocket"
     return codec_recipe(
         name,
         "discrete VAE, 128x128 pictures to 16x16 tokens of 1024 codes",
-        lambda workshop: Relaxing(DVAE(POCKET), name=name),
+        _objective,
         steps=12_000,
-        optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4, warmup=150),
+        optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4, warmup=30),
     )

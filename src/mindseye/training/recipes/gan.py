@@ -368,7 +368,7 @@ def _biggan(workshop: Workshop) -> Objective:
         generator,
         judge,
         # No holes are cut: pictures have white grounds, and white holes were soon painted with them.
-        Rules(kind="hinge", policies=("translation",), mismatched=0.5, guidance=0.1),
+        Rules(kind="hinge", policies=("translation",), mismatched=0.5, guidance=0.1, seeking=0.1),
         lambda painter, z, batch: painter(z, batch["classes"]),
         name="biggan-pocket",
         told="classes",
