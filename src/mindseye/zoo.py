@@ -242,7 +242,14 @@ ZOO: tuple[Card, ...] = (
         paper="arXiv:2105.05233",
         training=_CORPUS,
         defaults={"steps": 60, "guidance": 5.0, "sampler": "ddim"},
-        options={"cuts": 8, "augment": "yes", "clamp": 0.2, "smooth": 20.0, "guidance_high": 0.95},
+        options={
+            "cuts": 8,
+            "family": "disco",
+            "augment": "yes",
+            "clamp": 0.3,
+            "smooth": 20.0,
+            "guidance_high": 0.95,
+        },
         facts={"prediction": "v", "schedule": "cosine"},
     ),
     Card(
