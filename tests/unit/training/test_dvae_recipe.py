@@ -136,6 +136,7 @@ def test_the_plain_one_is_measured_by_squares() -> None:
     recipe = discrete_vae_pocket()
     made = recipe.objective(Workshop(corpus=Path(), parts=lambda name: None, part_files=Path))
     assert list(made.parts()) == [recipe.name] and made.network.config == discrete_vae.POCKET
+    assert all(1024 in table.shape[:2] for table in made.tables()) and len(list(made.tables())) == 2
     assert made.network.config.factor == POCKET.factor
 
 

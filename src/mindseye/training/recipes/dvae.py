@@ -166,12 +166,12 @@ def seeded(network: DVAE, pixels: Pixels, generator: torch.Generator) -> DVAE:
     """
     seen = torch.cat([network.features(each) for each in pixels.split(16)]).movedim(1, -1).flatten(0, 2)
     found, painted = network.tables()
-    far = torch.full((len(seen),), torch.inf)
     chosen = [int(torch.randint(len(seen), (1,), generator=generator))]
-    for _ in range(len(found)):
-        far = torch.minimum(far, (seen - seen[chosen[-1]]).square().sum(1))
+    far = (seen - seen[chosen[0]]).square().sum(1)
+    while len(chosen) < len(found):
         chosen.append(int(torch.multinomial(far.clamp_min(1e-20), 1, generator=generator)))
-    codes, middle = seen[chosen[:-1]], seen.mean(0)
+        far = torch.minimum(far, (seen - seen[chosen[-1]]).square().sum(1))
+    codes, middle = seen[chosen], seen.mean(0)
     gap = torch.maximum(far.mean() / 2, 1e-3 * (seen - middle).square().sum(1).mean()).clamp_min(1e-6)
     # The nearest is the likeliest: logits are less than its by half of what squared distances are more, in units in
     # which places are some 2 from their code.
@@ -184,14 +184,13 @@ def seeded(network: DVAE, pixels: Pixels, generator: torch.Generator) -> DVAE:
 
 def _objective(workshop: Workshop) -> Relaxing:
     pixels = to_pixels(drain(training_pictures(workshop)).pictures[:64])
-    return Relaxing(seeded(DVAE(POCKET), pixels, torch.Generator().manual_seed(0)), name="dvae-pocket")
+    return Relaxing(seeded(DVAE(POCKET), pixels, torch.Generator().manual_seed(0)))
 
 
 def dvae_pocket() -> Recipe:
     """Needs nothing; held-out figures as recorded in the part's provenance."""
-    name = "dvae-pocket"
     return codec_recipe(
-        name,
+        "dvae-pocket",
         "discrete VAE, 128x128 pictures to 16x16 tokens of 1024 codes",
         _objective,
         steps=12_000,
