@@ -9,7 +9,7 @@ from tokens that are given, and pictures to look at on the way.
   number falls in the distribution (the inverse of its cumulative sum). Seed n writes the same alone and in a batch, and
   a run that is resumed goes on as it would have.
 - Guidance is ``null + s (cond - null)`` of the logits, both in one call of twice the rows, each row with a cache of its
-  own.
+  own. A model may leave out more than the text where it is told none (`Forgetful`).
 - Filters come in minDALL-E's order: temperature, top-k, softmax, top-p. Ties at the k-th place are kept, as minDALL-E
   and min-dalle do (DALLE-pytorch keeps exactly k); top-p keeps the token that crosses it, so one is always left.
 - Weights are laid out anew for as long as the loop runs (`mindseye.nn.packed`), whoever the model is.
@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn import functional as F
@@ -37,6 +37,7 @@ from mindseye.request import Progress, Steps
 from mindseye.shapes import Ids, Pixels
 
 __all__ = [
+    "Forgetful",
     "NextToken",
     "Predictor",
     "Reader",
@@ -107,6 +108,20 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+class Forgetful(Protocol):
+    """A `TokenModel` that, where it is told no text, leaves out something else too, so that guidance leads to it."""
+
+    def forget(self, untold: Bool[Tensor, "B"], state: Any) -> None:
+        """Called once, before the first token, and only where there is guidance.
+
+        Args:
+            untold: Of each row, whether it stands for no text.
+            state: From `TokenModel.start`.
+        """
+        ...
+
+
 @torch.no_grad()
 def sample(
     model: TokenModel,
@@ -168,6 +183,8 @@ def sample(
     network = model if isinstance(model, nn.Module) else getattr(model, "network", None)
     with packed(network) if isinstance(network, nn.Module) else nullcontext():
         state = model.start(text)
+        if pair and isinstance(model, Forgetful):
+            model.forget(torch.arange(len(text), device=device) == len(text) - 1, state)
         if prime is None or not told:
             logits = model.next(None, state)[rows]
             state = _spread(state, rows, len(text))

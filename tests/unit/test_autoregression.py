@@ -103,6 +103,21 @@ def test_guidance_goes_away_from_no_text():
         write(Chain(), [1], null=None, guidance=2)
 
 
+def test_what_stands_for_no_text_may_forget_more_and_is_told_so():
+    class Told(Chain):
+        def forget(self, untold, state):
+            self.untold = untold.tolist()
+
+    model = Told()
+    write(model, [1, 2], guidance=3)
+    assert model.untold == [False, True]
+    write(model, [1, 2], text=torch.tensor([[4, 2], [4, 1]]), guidance=3)
+    assert model.untold == [False, False, True]
+    model.untold = None
+    write(model, [1], guidance=1)
+    assert model.untold is None
+
+
 def test_progress_shows_what_is_written_and_guesses_the_rest():
     model, seen = Chain(), []
 

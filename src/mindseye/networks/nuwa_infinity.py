@@ -15,6 +15,9 @@ No weights and no code were published. Where the paper leaves room, or we deviat
 - Every patch has a slot for its beginning and one for each token. A slot holds a token and predicts the next; the last
   one predicts nothing, and is there to be seen by later patches.
 - Pictures only: patches that follow in time are left out.
+- Guidance may lead away from a patch that knows neither the text nor its neighbours (`Chain.forgets`), not only from
+  one that does not know the text: the neighbours' say is made louder as the text's is. Where the text's alone is,
+  patches agree with it more than with each other, and their borders show.
 """
 
 from collections.abc import Callable
@@ -93,6 +96,7 @@ class Rendering:
         own: What each layer sees: nearby patches, and then the patch itself as far as it is written.
         memory: What each layer keeps of the text.
         mask: Which of that counts.
+        alone: Which rows see no patch but their own.
     """
 
     step: int
@@ -102,12 +106,13 @@ class Rendering:
     own: list[KeyValues]
     memory: list[KeyValues]
     mask: Bool[Tensor, "B M"]
+    alone: Bool[Tensor, "B"]
 
     def select(self, rows: Int[Tensor, "R"]) -> "Rendering":
         """These rows, each as often as it is named."""
         own, memory = ([each.select(rows) for each in half] for half in (self.own, self.memory))
         pool = {step: [(k[rows], v[rows]) for k, v in kept] for step, kept in self.pool.items()}
-        return Rendering(self.step, self.slots, self.written, pool, own, memory, self.mask[rows])
+        return Rendering(self.step, self.slots, self.written, pool, own, memory, self.mask[rows], self.alone[rows])
 
 
 @final
@@ -242,7 +247,7 @@ class NUWAInfinity(nn.Module):
 @final
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """A writer of one canvas; satisfies `mindseye.autoregression.TokenModel`.
+    """A writer of one canvas; satisfies `mindseye.autoregression`'s TokenModel and Forgetful.
 
     Patches that are given whole are not written again: ``length`` counts the others. A token that is given within a
     patch is certain, so it is what is drawn.
@@ -252,12 +257,14 @@ class Chain:
         plan: In which order.
         given: Tokens in that order, -1 where there is none.
         keep_all: Whether nothing is dropped from the pool; it changes no number.
+        forgets: Whether rows that stand for no text see no patch but their own either.
     """
 
     network: NUWAInfinity
     plan: Plan
     given: Int[Tensor, "1 N"] | None = None
     keep_all: bool = False
+    forgets: bool = False
 
     def __post_init__(self) -> None:
         if self.given is not None and self.given.shape[1] != len(self.plan) * self._size:
@@ -291,7 +298,7 @@ class Chain:
         memory, mask = network.reader(text)
         heads = network.config.heads
         read = [KeyValues.of(*block.remember(memory), heads=heads) for block, _ in network._layers]
-        state = Rendering(0, 0, 0, {}, [], read, mask)
+        state = Rendering(0, 0, 0, {}, [], read, mask, alone=mask.new_zeros(len(mask), dtype=torch.bool))
         for step in range(self.ready):
             state.step = step
             self._open(state, len(text))
@@ -300,6 +307,11 @@ class Chain:
             self._fill(torch.cat([begun, network.embedding(ids.to(begun.device))], 1), state)
             self._close(state)
         return state
+
+    def forget(self, untold: Bool[Tensor, "B"], state: Rendering) -> None:
+        """Let rows that stand for no text see no patch but their own, where the chain is made so."""
+        if self.forgets:
+            state.alone = untold
 
     def next(self, ids: Int[Tensor, "B"] | None, state: Rendering) -> Float[Tensor, "B K"]:
         """Logits of the next token.
@@ -361,11 +373,15 @@ class Chain:
         kept = len(seen) * (self._size + 1) - (self._size + 1 - last)
         between = network._layers[0][1].between  # the same in every layer
         index = torch.cat([between(own, other)[first:last] for other in seen], 1)[:, :kept]
+        others = torch.arange(kept, device=index.device) < kept - last
+        unseen = (state.alone[:, None] & others)[:, None, None] if state.alone.any() else None
         for (block, distances), cache, memory in zip(network._layers, state.own, state.memory, strict=True):
             bias = distances.table[index].permute(2, 0, 1)[None]
             if last - first > 1:
                 past = torch.ones(last - first, kept, dtype=torch.bool, device=bias.device).tril(kept - last + first)
                 bias = bias.masked_fill(~past, -torch.inf)
+            if unseen is not None:
+                bias = bias.masked_fill(unseen, -torch.inf)
             x = block(x, _over(cache, network.config.heads, bias), memory.held, state.mask)
         state.slots = last
         return x
@@ -380,7 +396,7 @@ class Chain:
         state.pool = {step: each for step, each in state.pool.items() if step in needed}
 
 
-def _over(cache: KeyValues, heads: int, bias: Float[Tensor, "1 H N M"]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _over(cache: KeyValues, heads: int, bias: Float[Tensor, "#B H N M"]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Attention over what is kept and what comes in."""
     return lambda q, k, v: attend(q, *cache.append(k, v), heads=heads, mask=bias)
 

@@ -8,7 +8,8 @@ gives all of them. From a start picture a clip goes on; of a single picture the 
 
 `NUWAInfinity` writes a canvas as wide and high as is asked for, in a direction that is an option. What is given of it
 is kept: a start picture outside of its mask, a picture that is to grow by a margin, or the first patches of a picture,
-as many as ``strength`` leaves. Its tokens are certain in the same loop that draws the others.
+as many as ``strength`` leaves. Its tokens are certain in the same loop that draws the others. Guidance leads away from
+patches that know neither the text nor their neighbours; as an option, from those that do not know the text alone.
 """
 
 import math
@@ -122,6 +123,9 @@ class InfinityKnobs(Knobs):
     """The knobs of canvases."""
 
     direction: str = option("top-left", "where drawing begins, and so how the canvas grows", choices=DIRECTIONS)
+    guide_nearby: bool = option(
+        True, "guidance leads to what the neighbours of a patch say, too, not to the text alone"
+    )
     extend_left: int = option(0, "outpaint: pixels added on the left", low=0, high=4096)
     extend_right: int = option(0, "outpaint: pixels added on the right", low=0, high=4096)
     extend_up: int = option(0, "outpaint: pixels added above", low=0, high=4096)
@@ -247,6 +251,8 @@ class NUWAInfinity:
             raise SizeError(f"{width}x{height}: sides must be multiples of {side}")
         given = _Given.of(request, options)
         chain = self._chain(request, options, given, (height // side, width // side))
+        # Below 1, guidance leads towards no text, where neighbours should still be heard.
+        chain = replace(chain, forgets=options.guide_nearby and known(request.guidance, "guidance") > 1)
         ids = yield from writing.written(
             chain, self.codec, self.tokenizer, request, options, noise, look=partial(self._paint, chain)
         )

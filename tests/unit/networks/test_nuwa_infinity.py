@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mindseye.autoregression import State, TokenModel, sample
+from mindseye.autoregression import Forgetful, State, TokenModel, sample
 from mindseye.checkpoints.save import load_part, save_part
 from mindseye.networks.direction import DIRECTIONS, Plan, plan
 from mindseye.networks.nuwa_infinity import POCKET, Config, NUWAInfinity, from_patches, to_patches
@@ -98,6 +98,30 @@ def test_the_middle_of_a_strip_is_the_same_wherever_it_is(network):
     network = made(replace(TINY, layers=1))
     other = at_once(network, ids, long)
     torch.testing.assert_close(one[:, 8:12], other[:, 24:28], atol=1e-10, rtol=1e-8)
+
+
+def test_a_row_that_forgets_sees_its_own_patch_alone(network):
+    """Another canvas around it changes nothing, and where nothing is around it, forgetting does not either."""
+    planned = plan(1, 3, "left")
+    ids = tokens(12)
+    changed = ids.clone()
+    changed[:, :4] = 10 - ids[:, :4]
+    chain = replace(network.chain(planned), forgets=True)
+    assert isinstance(chain, Forgetful)
+
+    def written(chain, ids):
+        state = chain.start(TEXT)
+        chain.forget(torch.tensor([False, True]), state)
+        state = state.select(torch.tensor([0, 1]))
+        return torch.stack([chain.next(ids[:, place - 1] if place else None, state) for place in range(8)], 1)
+
+    first, other = written(chain, ids), written(chain, changed)
+    assert not torch.allclose(first[0, 4:], other[0, 4:])
+    assert torch.equal(first[1, 4:], other[1, 4:])
+    remembers = written(network.chain(planned), ids)
+    torch.testing.assert_close(remembers[0], first[0], atol=1e-10, rtol=1e-8)
+    torch.testing.assert_close(remembers[1, :4], first[1, :4], atol=1e-10, rtol=1e-8)
+    assert not torch.allclose(remembers[1, 4:], first[1, 4:])
 
 
 def test_one_patch_is_the_plain_model(network):

@@ -201,6 +201,15 @@ def test_the_direction_says_what_is_kept_of_a_start_picture(infinite):
         assert torch.equal(kept[:, columns], own[:, columns])
 
 
+def test_guidance_leads_to_the_neighbours_too_where_there_are_some(infinite):
+    text_alone = {"guide_nearby": False}
+    first, other = (draw(infinite, size=(24, 8), options=each) for each in ({}, text_alone))
+    assert not torch.allclose(first, other)
+    for same in ({"guidance": 1.0}, {"guidance": 0.5}, {"size": (8, 8)}):
+        changes = {"size": (24, 8), **same}
+        assert torch.equal(draw(infinite, **changes), draw(infinite, **changes, options=text_alone))
+
+
 def test_what_a_mask_leaves_is_kept_to_the_pixel(infinite):
     image = checkered(16, 16)
     mask = Image.new("L", (16, 16), 0)

@@ -1,6 +1,6 @@
 """nuwa-pocket: NUWA-Infinity over the pocket VQGAN's tokens, taught on pictures and on strips.
 
-Two steps of three show the corpus' pictures, four patches each; every third shows wide rows of things, four patches in
+Every other step shows the corpus' pictures, four patches each; the others show wide rows of things, four patches in
 a line, painted for it. Every step draws in another direction, or goes outward from a patch anywhere, so that a canvas
 may later grow to any side. Nothing says where on the canvas a patch lies, so that a strip may be longer than these.
 With a data set of one's own there are no strips: those are the corpus'.
@@ -126,7 +126,7 @@ def _feed(workshop: Workshop) -> Steps[Feed]:
     pictures = Canvases((yield from WRITING.feed(workshop)), (2, 2))
     if workshop.data is not None:
         return pictures
-    return TakingTurns(pictures, Canvases((yield from _strips(workshop, STRIPS)), (1, THINGS)), every=3)
+    return TakingTurns(pictures, Canvases((yield from _strips(workshop, STRIPS)), (1, THINGS)), every=2)
 
 
 def _strips(workshop: Workshop, count: int) -> Steps[TokenFeed]:
