@@ -83,7 +83,11 @@ class Probe:
 
     def __call__(self, features: Float[Tensor, "M D"]) -> Int[Tensor, "M"]:
         """The class of each row."""
-        return (_kernel(features, self.rows, self.width) @ self.weights).argmax(1)
+        return self.scores(features).argmax(1)
+
+    def scores(self, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
+        """How much each row is of each class: about 1 where it is, about 0 where it is not. Has a gradient."""
+        return _kernel(features, self.rows, self.width) @ self.weights
 
 
 def accuracy(probe: Probe, features: Features, labels: Int[Tensor, "N"]) -> float:

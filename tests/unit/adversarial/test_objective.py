@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mindseye.adversarial.objective import Adversarial, ClipGuide, Rules, spread
+from mindseye.adversarial.objective import Adversarial, ClassGuide, ClipGuide, Rules, spread
 from mindseye.adversarial.translation import Cycling, Pairing, Past
+from mindseye.adversarial.watch import Probe
 from mindseye.networks.biggan import BigGAN
 from mindseye.networks.biggan import Config as BigConfig
 from mindseye.networks.clip import CLIP, HALF, Config, Text, ViT
@@ -128,6 +129,27 @@ def test_the_guide_prefers_own_texts_and_forgives_twins():
     # Pictures of another size are brought to the critic's.
     large = torch.rand(2, 3, 16, 16) * 2 - 1
     assert torch.isfinite(guide(large, {"vector": vectors[:2]}))
+
+
+def test_the_class_guide_is_cross_entropy_of_a_probe():
+    """It prefers the class a picture is of, walks up its slope, and takes pictures of any size."""
+    torch.manual_seed(0)
+    clip = CLIP(TINY).requires_grad_(False).eval()
+    real = torch.rand(6, 3, 8, 8) * 2 - 1
+    seen = torch.nn.functional.normalize(clip.image(real), dim=-1)
+    labels = torch.arange(6) % 3
+    probe = Probe.fit(seen, labels, 3, width=float(torch.cdist(seen, seen).square().mean()) / 4, ridge=1e-3)
+    guide = ClassGuide(clip, probe)
+    own, other = (guide(real, {"classes": torch.eye(3)[each]}) for each in (labels, labels.roll(1)))
+    assert own.dtype == torch.float32
+    scores = probe.scores(seen)
+    torch.testing.assert_close(scores.argmax(1), labels)
+    expected = torch.nn.functional.cross_entropy(10 * scores, labels)
+    assert own.item() == pytest.approx(expected.item(), abs=1e-4) and own < other
+    near = (real + 0.1 * torch.randn(real.shape)).requires_grad_()
+    guide(near, {"classes": torch.eye(3)[labels.roll(1)]}).backward()
+    assert near.grad.abs().amax((1, 2, 3)).min() > 1e-6
+    assert torch.isfinite(guide(torch.rand(2, 3, 16, 16) * 2 - 1, {"classes": torch.eye(3)[:2]}))
 
 
 def test_who_ignores_the_noise_is_pushed_apart():
