@@ -7,7 +7,8 @@ from tokens that are given, and pictures to look at on the way.
 
 - Randomness belongs to pictures: of each, one number a token is drawn beforehand, and a token is the place where that
   number falls in the distribution (the inverse of its cumulative sum). Seed n writes the same alone and in a batch, and
-  a run that is resumed goes on as it would have.
+  a run that is resumed goes on as it would have; but for sums that round otherwise with another number of rows, whereby
+  a number on the very border of two codes' shares may find the other.
 - Guidance is ``null + s (cond - null)`` of the logits, both in one call of twice the rows, each row with a cache of its
   own. A model may leave out more than the text where it is told none (`Forgetful`).
 - Filters come in minDALL-E's order: temperature, top-k, softmax, top-p. Ties at the k-th place are kept, as minDALL-E

@@ -214,8 +214,6 @@ ZOO: tuple[Card, ...] = (
         options={
             "lr": 0.07,
             "cuts": 16,
-            "mixture": "softmax",
-            "class_temperature": 1.0,
             "ema": 0.9,
             "class_weight": 0.1,
         },
