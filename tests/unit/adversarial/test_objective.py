@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mindseye.adversarial.objective import Adversarial, ClassGuide, ClipGuide, Rules, spread
+from mindseye.adversarial.guides import ClassGuide, ClipGuide
+from mindseye.adversarial.objective import Adversarial, Rules, spread
 from mindseye.adversarial.translation import Cycling, Pairing, Past
 from mindseye.adversarial.watch import Probe
 from mindseye.networks.biggan import BigGAN

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mindseye.adversarial import watch
-from mindseye.adversarial.objective import Adversarial, ClassGuide, ClipGuide, Guide, Rules
+from mindseye.adversarial.guides import ClassGuide, ClipGuide, Guide
+from mindseye.adversarial.objective import Adversarial, Rules
 from mindseye.adversarial.standing import measure
 from mindseye.data.rendered import Rendered
 from mindseye.data.scenes import names_plain_shapes
