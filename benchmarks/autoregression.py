@@ -11,8 +11,10 @@ published; ours in bfloat16 is timed after the turns, for it is the same network
 against nobody's.
 
 A step reads every weight once, and the keys and values so far; it computes next to nothing. So beside the ratio stands
-the share of the memory bandwidth. On a shared machine that is 35 GB/s now and 60 a minute later: it is measured
-before and after every turn, and the share is the median of the turns' own, each by the mean of its two.
+the share of the memory bandwidth. On a shared machine that is 35 GB/s now and 60 a minute later, and within a turn of
+seconds it goes up and down as well. So for ours a sum over 256 MB is timed after every step, apart from it: the share
+is by the mean of those, as the steps' time is a mean, and what disturbs one disturbs the other. Beside it stands the
+share by the best of three sums before the turn and of three after it, as far as memory goes when nobody else asks.
 """
 
 import argparse
@@ -23,6 +25,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from peers_tokens import MinDallEWay, MinDalleWay
@@ -36,6 +39,24 @@ HALF = "mindseye bfloat16"
 """Ours as the engine holds it where that dtype is the faster (`mindseye.engine.policy`)."""
 
 
+class Reads:
+    """Sums over memory in between, and what they took."""
+
+    def __init__(self) -> None:
+        self.numbers = torch.ones(64 << 20)
+        self.seconds: list[float] = []
+
+    def __call__(self) -> None:
+        start = time.perf_counter()
+        self.numbers.sum()
+        self.seconds.append(time.perf_counter() - start)
+
+    @property
+    def speed(self) -> float:
+        """Bytes a second, all in all."""
+        return self.numbers.numel() * 4 * len(self.seconds) / sum(self.seconds)
+
+
 def bandwidth() -> float:
     """Bytes a second that a sum over memory reads: the best of three; 2 GB, for there are caches of hundreds of MB."""
     numbers = torch.ones(512 << 20)
@@ -47,17 +68,21 @@ def bandwidth() -> float:
     return best
 
 
-def ours(network: MinDALLE, text: torch.Tensor, batch: int, tokens: int) -> tuple[torch.Tensor, list[float]]:
-    """Ids, and when each token was done."""
+def ours(
+    network: MinDALLE, text: torch.Tensor, batch: int, tokens: int, reads: Callable[[], None]
+) -> tuple[torch.Tensor, list[float]]:
+    """Ids, and what each token took; ``reads`` is called after each."""
     network.length = tokens
     steps = sample(network, text[:1], None, Noise(range(batch)), top_k=256)
-    times = [time.perf_counter()]
-    try:
-        while True:
+    took: list[float] = []
+    while True:
+        start = time.perf_counter()
+        try:
             next(steps)
-            times.append(time.perf_counter())
-    except StopIteration as stop:
-        return stop.value, [after - before for before, after in zip(times, times[1:], strict=False)]
+        except StopIteration as stop:
+            return stop.value, took
+        took.append(time.perf_counter() - start)
+        reads()
 
 
 def check(network: MinDALLE, text: torch.Tensor, tokens: int) -> None:
@@ -93,18 +118,22 @@ def main() -> None:
     network = MinDALLE(config).eval().requires_grad_(False)
     text = torch.randint(0, config.text_tokens, (1, config.text_length)).expand(given.batch, -1)
     check(network, text, min(given.tokens, 6))
+    between = Reads()
     ways: dict[str, Callable[[], tuple[torch.Tensor, list[float]]]] = {
-        "mindseye": lambda: ours(network, text, given.batch, given.tokens),
+        "mindseye": lambda: ours(network, text, given.batch, given.tokens, between),
         "minDALL-E": lambda: MinDallEWay(network).write(text, given.tokens),
         "min-dalle": lambda: MinDalleWay(network).write(text, given.tokens),
     }
     rows: dict[str, list[list[float]]] = {name: [] for name in (*ways, HALF)}
     reads: dict[str, list[float]] = {name: [] for name in rows}
+    beside: dict[str, list[float]] = {name: [] for name in rows}
     read = bandwidth()
 
     def turn(name: str, way: Callable[[], tuple[torch.Tensor, list[float]]]) -> None:
         nonlocal read
+        between.seconds.clear()
         rows[name].append(way()[1])
+        beside[name] += [between.speed] if between.seconds else []
         before, read = read, bandwidth()
         reads[name].append((before + read) / 2)
 
@@ -116,7 +145,7 @@ def main() -> None:
         turn(HALF, ways["mindseye"])
     block = network.stack.blocks
     numbers = sum(p.numel() for p in [*block.parameters(), *network.image_head.parameters()])
-    told: dict[str, object] = {
+    told: dict[str, Any] = {
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
@@ -132,7 +161,8 @@ def main() -> None:
         size = 2 if name == HALF else 4
         kept = 2 * given.layers * given.batch * given.width
         moved = sum(size * (numbers + kept * (config.text_length + place)) for place in range(1, given.tokens))
-        shares = [moved / sum(one[1:]) / speed for one, speed in zip(each, reads[name], strict=True)]
+        moving = [moved / sum(one[1:]) for one in each]
+        shares = [moved / speed for moved, speed in zip(moving, reads[name], strict=True)]
         told[name] = {
             "seconds": round(best[name], 4),
             "ratio": round(best[name] / best["mindseye"], 3),
@@ -140,10 +170,18 @@ def main() -> None:
                 str(place): round(1000 * by_place[place], 3)
                 for place in sorted({0, 1, given.tokens // 4, given.tokens // 2, given.tokens - 1})
             },
-            "of_bandwidth": round(statistics.median(shares), 3),
-            "of_bandwidth_by_turn": [round(share, 3) for share in shares],
-            "bandwidth_gb_s": [round(speed / 1e9, 1) for speed in reads[name]],
+            "read_gb_s": [round(speed / 1e9, 1) for speed in moving],
+            "of_best_bandwidth": round(statistics.median(shares), 3),
+            "of_best_bandwidth_by_turn": [round(share, 3) for share in shares],
+            "best_bandwidth_gb_s": [round(speed / 1e9, 1) for speed in reads[name]],
         }
+        if speeds := beside[name]:
+            shares = [moved / speed for moved, speed in zip(moving, speeds, strict=True)]
+            told[name] |= {
+                "of_bandwidth": round(statistics.median(shares), 3),
+                "of_bandwidth_by_turn": [round(share, 3) for share in shares],
+                "bandwidth_gb_s": [round(speed / 1e9, 1) for speed in speeds],
+            }
     text_told = json.dumps(told, indent=1)
     print(text_told)
     if given.out:

@@ -91,9 +91,24 @@ class Linear(_Waiting, nn.Linear):
         """In the dtype of ``input``."""
         if self.later is not None:
             _settle(self)
-        if self.packed is not None and input.dtype == self.weight.dtype and not torch.is_grad_enabled():
-            return torch.ops.mkldnn._linear_pointwise(input, self.packed, self.bias, "none", [], "")
+        if self._lies_packed(input):
+            return torch.ops.mkldnn._linear_pointwise.default(input, self.packed, self.bias, "none", [], "")
         return F.linear(input, _as(self.weight, input), None if self.bias is None else _as(self.bias, input))
+
+    def gelu(self, input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
+        """GELU of `forward`; of one piece with the product where the weight lies packed."""
+        if self._lies_packed(input):
+            return torch.ops.mkldnn._linear_pointwise.default(input, self.packed, self.bias, "gelu", [], "none")
+        return F.gelu(self(input))
+
+    def onto(self, x: Float[Tensor, "*B D"], input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
+        """``x`` plus `forward`; of one piece with the product where the weight lies packed."""
+        if self._lies_packed(input) and x.dtype == input.dtype and x.is_contiguous():
+            return torch.ops.mkldnn._linear_pointwise.binary(input, x, self.packed, self.bias, "add")
+        return x + self(input)
+
+    def _lies_packed(self, input: Tensor) -> bool:
+        return self.packed is not None and input.dtype == self.weight.dtype and not torch.is_grad_enabled()
 
 
 @final

@@ -29,6 +29,28 @@ def test_the_same_products(dtype, bias, shape):
     assert layer.packed is None
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_curve_and_sum_of_one_piece_with_the_product(dtype):
+    if dtype not in _dtypes():
+        pytest.skip("this processor lays out no such weights")
+    torch.manual_seed(0)
+    layer = Linear(96, 200).to(dtype).requires_grad_(False)
+    x, stream = torch.randn(4, 1, 96).to(dtype), torch.randn(4, 1, 200).to(dtype)
+    strided = torch.randn(4, 1, 400).to(dtype)[..., ::2]
+    before = stream.clone()
+    with torch.no_grad():
+        expected = [layer.gelu(x), layer.onto(stream, x), layer.onto(strided, x)]
+        torch.testing.assert_close(expected[0], nn.functional.gelu(layer(x)), rtol=0, atol=0)
+        torch.testing.assert_close(expected[1], stream + layer(x), rtol=0, atol=0)
+        with packed(layer):
+            exact = {"rtol": 1.3e-6, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.01, "atol": 1e-2}
+            for made, plain in zip(
+                [layer.gelu(x), layer.onto(stream, x), layer.onto(strided, x)], expected, strict=True
+            ):
+                torch.testing.assert_close(made, plain, **exact)
+    torch.testing.assert_close(stream, before, rtol=0, atol=0)
+
+
 def test_whoever_learns_or_is_of_another_dtype_multiplies_as_ever():
     torch.manual_seed(0)
     layer = Linear(8, 4)
