@@ -228,7 +228,7 @@ ZOO: tuple[Card, ...] = (
         paper="arXiv:2204.08583",
         training=_CORPUS,
         defaults={"steps": 200},
-        options={"lr": 0.1, "cuts": 16, "augment": "yes", "decay": 0.2, "pull": 100.0},
+        options={"lr": 0.1, "cuts": 16, "augment": "yes", "decay": 0.2, "pull": 10.0},
     ),
     Card(
         name="clip-guided-pocket",
