@@ -25,7 +25,6 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from peers_tokens import MinDallEWay, MinDalleWay
@@ -94,6 +93,20 @@ def check(network: MinDALLE, text: torch.Tensor, tokens: int) -> None:
             raise SystemExit(f"{way.__name__} does not write what we write")
 
 
+def _gb(speeds: list[float]) -> list[float]:
+    return [round(speed / 1e9, 1) for speed in speeds]
+
+
+def _shares(of: str, rates: list[float], speeds: list[float]) -> dict[str, object]:
+    """What share of memory's speed each turn's rate of reading is, and their median."""
+    shares = [rate / speed for rate, speed in zip(rates, speeds, strict=True)]
+    return {
+        f"of_{of}": round(statistics.median(shares), 3),
+        f"of_{of}_by_turn": [round(share, 3) for share in shares],
+        f"{of}_gb_s": _gb(speeds),
+    }
+
+
 def main() -> None:
     """Measure, print, and keep what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -145,7 +158,7 @@ def main() -> None:
         turn(HALF, ways["mindseye"])
     block = network.stack.blocks
     numbers = sum(p.numel() for p in [*block.parameters(), *network.image_head.parameters()])
-    told: dict[str, Any] = {
+    told: dict[str, object] = {
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
@@ -161,8 +174,7 @@ def main() -> None:
         size = 2 if name == HALF else 4
         kept = 2 * given.layers * given.batch * given.width
         moved = sum(size * (numbers + kept * (config.text_length + place)) for place in range(1, given.tokens))
-        moving = [moved / sum(one[1:]) for one in each]
-        shares = [moved / speed for moved, speed in zip(moving, reads[name], strict=True)]
+        rates = [moved / sum(one[1:]) for one in each]
         told[name] = {
             "seconds": round(best[name], 4),
             "ratio": round(best[name] / best["mindseye"], 3),
@@ -170,18 +182,10 @@ def main() -> None:
                 str(place): round(1000 * by_place[place], 3)
                 for place in sorted({0, 1, given.tokens // 4, given.tokens // 2, given.tokens - 1})
             },
-            "read_gb_s": [round(speed / 1e9, 1) for speed in moving],
-            "of_best_bandwidth": round(statistics.median(shares), 3),
-            "of_best_bandwidth_by_turn": [round(share, 3) for share in shares],
-            "best_bandwidth_gb_s": [round(speed / 1e9, 1) for speed in reads[name]],
+            "read_gb_s": _gb(rates),
+            **_shares("best_bandwidth", rates, reads[name]),
+            **(_shares("bandwidth", rates, beside[name]) if beside[name] else {}),
         }
-        if speeds := beside[name]:
-            shares = [moved / speed for moved, speed in zip(moving, speeds, strict=True)]
-            told[name] |= {
-                "of_bandwidth": round(statistics.median(shares), 3),
-                "of_bandwidth_by_turn": [round(share, 3) for share in shares],
-                "bandwidth_gb_s": [round(speed / 1e9, 1) for speed in speeds],
-            }
     text_told = json.dumps(told, indent=1)
     print(text_told)
     if given.out:

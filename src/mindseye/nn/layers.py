@@ -1,4 +1,4 @@
-"""torch's linear and convolution layers, with two freedoms on top; the networks are built from these.
+"""torch's linear and convolution layers, with three freedoms on top; the networks are built from these.
 
 Names, shapes and starting values of their parameters are torch's, and so is what they compute.
 
@@ -9,6 +9,7 @@ Names, shapes and starting values of their parameters are torch's, and so is wha
 - Or they are widened once, when the layer is first called (`Later`): what is never called, such as the encoder of an
   autoencoder that only decodes, never leaves its file. Whatever is done to a layer as a whole (`.to()`, a copy, a
   pickle) is done to what it would have become.
+- A product of a weight that lies packed (`mindseye.nn.packed`) may take with it what comes after: GELU, a sum.
 """
 
 import math
@@ -95,11 +96,11 @@ class Linear(_Waiting, nn.Linear):
             return torch.ops.mkldnn._linear_pointwise.default(input, self.packed, self.bias, "none", [], "")
         return F.linear(input, _as(self.weight, input), None if self.bias is None else _as(self.bias, input))
 
-    def gelu(self, input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
-        """GELU of `forward`; of one piece with the product where the weight lies packed."""
-        if self._lies_packed(input):
+    def activated(self, input: Float[Tensor, "*B C"], activate: Callable[[Tensor], Tensor]) -> Float[Tensor, "*B D"]:
+        """``activate`` of `forward`; GELU of one piece with the product where the weight lies packed."""
+        if activate is F.gelu and self._lies_packed(input):
             return torch.ops.mkldnn._linear_pointwise.default(input, self.packed, self.bias, "gelu", [], "none")
-        return F.gelu(self(input))
+        return activate(self(input))
 
     def onto(self, x: Float[Tensor, "*B D"], input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
         """``x`` plus `forward`; of one piece with the product where the weight lies packed."""

@@ -66,21 +66,7 @@ KeysValues: TypeAlias = (
 )
 """As `attend` takes them: of one piece, or split into heads."""
 
-
-def _tanh(layer: Linear, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
-    return torch.tanh(layer(x))
-
-
-def _quick_gelu(layer: Linear, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
-    return quick_gelu(layer(x))
-
-
-ACTIVATIONS: dict[Activation, Callable[[Linear, Tensor], Tensor]] = {
-    "quick_gelu": _quick_gelu,
-    "gelu": Linear.gelu,
-    "tanh": _tanh,
-}
-"""What a layer gives, bent by the curve."""
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": nn.functional.gelu, "tanh": torch.tanh}
 
 
 @final
@@ -108,7 +94,7 @@ class Block(nn.Module):
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
         hidden = hidden or 4 * width
-        self.heads, self.bent = heads, ACTIVATIONS[activation]
+        self.heads, self.activate = heads, ACTIVATIONS[activation]
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = Linear(width, 3 * width, bias=bias)
         self.out = Linear(width, width)
@@ -145,7 +131,7 @@ class Block(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)
         x = self.out.onto(x, attend(q, k, v, heads=self.heads, mask=mask, causal=causal))
-        return self.down.onto(x, self.bent(self.up, self.mlp_norm(x)))
+        return self.down.onto(x, self.up.activated(self.mlp_norm(x), self.activate))
 
 
 @final
@@ -167,7 +153,7 @@ class CrossBlock(nn.Module):
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
         hidden = hidden or 4 * width
-        self.heads, self.bent = heads, ACTIVATIONS[activation]
+        self.heads, self.activate = heads, ACTIVATIONS[activation]
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = Linear(width, 3 * width)
         self.out = Linear(width, width)
@@ -202,7 +188,7 @@ class CrossBlock(nn.Module):
         q, k, v = self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
         x = self.out.onto(x, look(q, k, v))
         x = self.read.onto(x, attend(self.query(self.memory_norm(x)), *memory, heads=self.heads, mask=mask))
-        return self.down.onto(x, self.bent(self.up, self.mlp_norm(x)))
+        return self.down.onto(x, self.up.activated(self.mlp_norm(x), self.activate))
 
 
 @torch.no_grad()
