@@ -151,12 +151,14 @@ class Attending(nn.Module):
         """From ``x`` to itself, or to ``context`` where that is given."""
         x = self.before(x)
         source = x if context is None else context
-        return self._attend(x, self.key(source), self.value(source), mask, causal)
+        looked = attend(self.query(x), self.key(source), self.value(source), heads=self.heads, mask=mask, causal=causal)
+        return self.after(self.out(looked))
 
     def grow(self, x: Float[Tensor, "B N D"], seen: KeyValues) -> Float[Tensor, "B N D"]:
         """From the next places to all before them and themselves, which ``seen`` keeps."""
         x = self.before(x)
-        return self._attend(x, *seen.append(self.key(x), self.value(x)), causal=x.shape[1] > 1)
+        looked = seen.append(self.key(x), self.value(x)).look(self.query(x), causal=x.shape[1] > 1)
+        return self.after(self.out(looked))
 
     def hold(self, context: Float[Tensor, "B M D"]) -> KeyValues:
         """Keys and values that every place will look at."""
@@ -164,13 +166,7 @@ class Attending(nn.Module):
 
     def look(self, x: Float[Tensor, "B N D"], held: KeyValues, mask: Bool[Tensor, "B M"]) -> Float[Tensor, "B N D"]:
         """From the next places to what `hold` computed."""
-        return self._attend(self.before(x), *held.held, mask)
-
-    def _attend(
-        self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
-    ) -> Float[Tensor, "B N D"]:
-        seen = attend(self.query(x), k, v, heads=self.heads, mask=mask, causal=causal)
-        return self.after(self.out(seen))
+        return self.after(self.out(held.look(self.query(self.before(x)), mask=mask)))
 
 
 @final

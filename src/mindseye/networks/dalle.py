@@ -228,10 +228,11 @@ class Attention(nn.Module):
             pairs = qkv.float().unflatten(-1, (-1, self.head_width // 2, 2))
             qkv = torch.view_as_real(torch.view_as_complex(pairs) * turned).flatten(-3).to(x.dtype)
         q, k, v = qkv.chunk(3, -1)
-        if cache is not None:
-            k, v = cache.append(k, v)
         shown = None if seen is None else seen[None, None]
-        return self.out(attend(q, k, v, heads=self.heads, mask=shown, causal=seen is None and x.shape[1] > 1))
+        causal = seen is None and x.shape[1] > 1
+        if cache is None:
+            return self.out(attend(q, k, v, heads=self.heads, mask=shown, causal=causal))
+        return self.out(cache.append(k, v).look(q, mask=shown, causal=causal))
 
 
 @final

@@ -108,11 +108,15 @@ class DiscreteVAE(nn.Module):
         Raises:
             ValueError: A side is no multiple of ``factor``.
         """
+        return self.to_logits(self.features(pixels))
+
+    def features(self, pixels: Pixels) -> Float[Tensor, "B C h w"]:
+        """What `logits` are made of by the encoder's last layer. Raises as they do."""
         check_sides(pixels, self.factor)
         x = pixels
         for conv in self.down:
             x = F.relu(conv(x))
-        return self.to_logits(self.encoder_blocks(x))
+        return self.encoder_blocks(x)
 
     def encode(self, pixels: Pixels) -> Latents:
         """All of each place to its likeliest code: ``B K h w``."""

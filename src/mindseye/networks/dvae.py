@@ -208,6 +208,11 @@ class DVAE(nn.Module):
         """What the decoder makes of each code before it paints."""
         return self.decoder.codebook
 
+    @property
+    def to_logits(self) -> Conv2d:
+        """The encoder's last layer: of `features`, how likely every code is."""
+        return self.encoder.output
+
     def tables(self) -> tuple[nn.Parameter, nn.Parameter]:
         """Its vocabulary: by what a code is found, and what it becomes."""
         return self.get_parameter("encoder.output.weight"), self.get_parameter("decoder.input.weight")
@@ -218,7 +223,7 @@ class DVAE(nn.Module):
         Raises:
             ValueError: A side is no multiple of ``factor``.
         """
-        return self.encoder.output(self.features(pixels))
+        return self.to_logits(self.features(pixels))
 
     def features(self, pixels: Pixels) -> Float[Tensor, "B C h w"]:
         """What `logits` are made of by the encoder's last layer. Raises as they do."""

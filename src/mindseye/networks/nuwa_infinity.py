@@ -382,7 +382,7 @@ class Chain:
                 bias = bias.masked_fill(~past, -torch.inf)
             if unseen is not None:
                 bias = bias.masked_fill(unseen, -torch.inf)
-            x = block(x, _over(cache, network.config.heads, bias), memory.held, state.mask)
+            x = block(x, _over(cache, bias), memory, state.mask)
         state.slots = last
         return x
 
@@ -396,9 +396,9 @@ class Chain:
         state.pool = {step: each for step, each in state.pool.items() if step in needed}
 
 
-def _over(cache: KeyValues, heads: int, bias: Float[Tensor, "#B H N M"]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _over(cache: KeyValues, bias: Float[Tensor, "#B H N M"]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Attention over what is kept and what comes in."""
-    return lambda q, k, v: attend(q, *cache.append(k, v), heads=heads, mask=bias)
+    return lambda q, k, v: cache.append(k, v).look(q, mask=bias)
 
 
 def to_patches(ids: Int[Tensor, "B N"], plan: Plan, patch: int) -> Int[Tensor, "B N"]:

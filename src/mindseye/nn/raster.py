@@ -161,7 +161,7 @@ class RasterDecoder(nn.Module):
             raise ValueError(
                 f"{state.slots} of {self.length} places are drawn; each but the first needs the code before it"
             )
-        rows = len(state.memory[0].held[0])
+        rows = state.memory[0].rows
         before = self.beginning.expand(rows, 1, -1) if ids is None else self.embedding(ids)[:, None]
         return self._advance(before, state)
 
@@ -170,7 +170,7 @@ class RasterDecoder(nn.Module):
         start, stop = state.slots, state.slots + before.shape[1]
         x = before + self._places(start, stop)
         for block, own, memory in zip(self.blocks, state.own, state.memory, strict=True):
-            x = block(x, partial(self._recall, own, start), memory.held, state.mask)
+            x = block(x, partial(self._recall, own, start), memory, state.mask)
         state.slots = stop
         return self.head(self.norm(x[:, -1]))
 
@@ -183,14 +183,14 @@ class RasterDecoder(nn.Module):
         v: Float[Tensor, "B N D"],
     ) -> Float[Tensor, "B N D"]:
         """What new places see of what is kept and of each other."""
-        held = own.append(k, v)
+        own.append(k, v)
         if q.shape[1] > 1:
             return self._look()(q, k, v)
         if self.nearby is not None:
             seen = self.nearby.sees(start).to(q.device)
             if len(seen) < start + 1:
-                held = tuple(each.index_select(2, seen) for each in held)
-        return attend(q, *held, heads=self.heads)
+                return attend(q, *(each.index_select(2, seen) for each in own.held), heads=self.heads)
+        return own.look(q)
 
     def _begun(self, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B M D"]:
         """The beginning, and then codes."""

@@ -61,11 +61,6 @@ Look: TypeAlias = Callable[
 """What a sequence sees of itself: from queries, keys and values to what was attended to. Causal, over a cache, in a
 neighbourhood: the block does not care."""
 
-KeysValues: TypeAlias = (
-    tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]] | tuple[Float[Tensor, "B H M d"], Float[Tensor, "B H M d"]]
-)
-"""As `attend` takes them: of one piece, or split into heads."""
-
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": nn.functional.gelu, "tanh": torch.tanh}
 
 
@@ -128,9 +123,11 @@ class Block(nn.Module):
             q = F.linear(seen[:, :most], weight[:width], None if bias is None else bias[:width])
             k, v = F.linear(seen, weight[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
             x = x[:, :most]
-        if cache is not None:
-            k, v = cache.append(k, v)
-        x = self.out.onto(x, attend(q, k, v, heads=self.heads, mask=mask, causal=causal))
+        if cache is None:
+            looked = attend(q, k, v, heads=self.heads, mask=mask, causal=causal)
+        else:
+            looked = cache.append(k, v).look(q, mask=mask, causal=causal)
+        x = self.out.onto(x, looked)
         return self.down.onto(x, self.up.activated(self.mlp_norm(x), self.activate))
 
 
@@ -174,7 +171,7 @@ class CrossBlock(nn.Module):
         self,
         x: Float[Tensor, "B N D"],
         look: Look,
-        memory: KeysValues,
+        memory: tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]] | KeyValues,
         mask: Bool[Tensor, "B M"] | None = None,
     ) -> Float[Tensor, "B N D"]:
         """One step of refinement.
@@ -187,7 +184,12 @@ class CrossBlock(nn.Module):
         """
         q, k, v = self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
         x = self.out.onto(x, look(q, k, v))
-        x = self.read.onto(x, attend(self.query(self.memory_norm(x)), *memory, heads=self.heads, mask=mask))
+        q = self.query(self.memory_norm(x))
+        if isinstance(memory, KeyValues):
+            looked = memory.look(q, mask=mask)
+        else:
+            looked = attend(q, *memory, heads=self.heads, mask=mask)
+        x = self.read.onto(x, looked)
         return self.down.onto(x, self.up.activated(self.mlp_norm(x), self.activate))
 
 

@@ -17,7 +17,7 @@ Both schedules are in the run's share of time, where the paper counts updates: i
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -36,7 +36,9 @@ from mindseye.training.pictures import training_pictures
 from mindseye.training.recipe import Optimizer, Recipe, Workshop
 from mindseye.training.recipes.vqgan import codec_recipe
 
-__all__ = ["Relaxing", "by_laplace", "dvae_pocket", "falling", "logit_laplace", "rising"]
+__all__ = ["Relaxing", "begun", "by_laplace", "dvae_pocket", "falling", "logit_laplace", "rising"]
+
+Codes = TypeVar("Codes", DVAE, DiscreteVAE)
 
 FLOOR: Final = -2.0
 """Logarithm of the smallest scale that counts, reached softly. Pictures of flat colours could be told to any precision,
@@ -152,7 +154,7 @@ class Relaxing(Objective):
 
 
 @torch.no_grad()
-def seeded(network: DVAE, pixels: Pixels, generator: torch.Generator) -> DVAE:
+def seeded(network: Codes, pixels: Pixels, generator: torch.Generator) -> Codes:
     """The same network, its codes at first what it sees at places of some pictures, each far from the others.
 
     Codes drawn apart for either tower mean nothing: the decoder is told nothing by them, so the encoder does not hear
@@ -165,26 +167,29 @@ def seeded(network: DVAE, pixels: Pixels, generator: torch.Generator) -> DVAE:
         generator: Of the choice, on the CPU.
     """
     seen = torch.cat([network.features(each) for each in pixels.split(16)]).movedim(1, -1).flatten(0, 2)
-    found, painted = network.tables()
+    found, painted = network.to_logits, network.tables()[1]
+    painted = painted if painted.ndim == 2 else painted[:, :, 0, 0].T
     chosen = [int(torch.randint(len(seen), (1,), generator=generator))]
     far = (seen - seen[chosen[0]]).square().sum(1)
-    while len(chosen) < len(found):
+    while len(chosen) < len(painted):
         chosen.append(int(torch.multinomial(far.clamp_min(1e-20), 1, generator=generator)))
         far = torch.minimum(far, (seen - seen[chosen[-1]]).square().sum(1))
     codes, middle = seen[chosen], seen.mean(0)
     gap = torch.maximum(far.mean() / 2, 1e-3 * (seen - middle).square().sum(1).mean()).clamp_min(1e-6)
     # The nearest is the likeliest: logits are less than its by half of what squared distances are more, in units in
     # which places are some 2 from their code.
-    found[:, :, 0, 0] = (codes - middle) / gap
-    network.get_parameter("encoder.output.bias").copy_((middle.square().sum() - codes.square().sum(1)) / (2 * gap))
-    mixed = (codes - middle) @ torch.randn(found.shape[1], painted.shape[0], generator=generator)
-    painted[:, :, 0, 0] = (mixed / mixed.std().clamp_min(1e-6)).T
+    found.weight[:, :, 0, 0] = (codes - middle) / gap
+    if found.bias is not None:
+        found.bias.copy_((middle.square().sum() - codes.square().sum(1)) / (2 * gap))
+    mixed = (codes - middle) @ torch.randn(codes.shape[1], painted.shape[1], generator=generator)
+    painted.copy_(mixed / mixed.std().clamp_min(1e-6))
     return network
 
 
-def _objective(workshop: Workshop) -> Relaxing:
+def begun(network: Codes, workshop: Workshop) -> Codes:
+    """`seeded` with the first of the pictures that it will be trained on."""
     pixels = to_pixels(drain(training_pictures(workshop)).pictures[:64])
-    return Relaxing(seeded(DVAE(POCKET), pixels, torch.Generator().manual_seed(0)))
+    return seeded(network, pixels, torch.Generator().manual_seed(0))
 
 
 def dvae_pocket() -> Recipe:
@@ -192,7 +197,7 @@ def dvae_pocket() -> Recipe:
     return codec_recipe(
         "dvae-pocket",
         "discrete VAE, 128x128 pictures to 16x16 tokens of 1024 codes",
-        _objective,
+        lambda workshop: Relaxing(begun(DVAE(POCKET), workshop)),
         steps=12_000,
         optimizer=Optimizer(kind="muon", lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4, warmup=30),
     )
