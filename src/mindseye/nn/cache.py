@@ -139,14 +139,14 @@ class KeyValues:
         rows, heads, places, width = self._values.shape
         each, blocks = rows * heads, -(-self._filled // BLOCK)
         index, starts = _in_order(blocks * each, width)
-        shares = (q * width**-0.5).flatten().repeat(blocks)
+        shares = (q * width**-0.5).flatten().expand(blocks, -1).flatten()
         scores = F.embedding_bag(index, self._keys.view(-1, BLOCK), starts, mode="sum", per_sample_weights=shares)
         scores = scores.view(blocks, each, BLOCK).transpose(0, 1).flatten(1)[:, : self._filled]
         if mask is not None:
             scores = scores.view(rows, heads, 1, -1)
             mask = mask[:, None, None] if mask.ndim == 2 else mask
             scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        shares = scores.to(q.dtype).softmax(-1).flatten()
+        shares = scores.softmax(-1).to(q.dtype).flatten()
         index, starts = _first(each, self._filled, places)
         values = F.embedding_bag(index, self._values.view(-1, width), starts, mode="sum", per_sample_weights=shares)
         return values.view(rows, 1, -1)
