@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT", "MANNERS", "ZOO", "Card", "File", "Foreign", "Manner", "Pocket", "Source", "Vocabulary", "card_of",
-    "find", "trained",
+    "drawn_with", "find", "retrained", "trained",
 ]  # fmt: skip
 
 POCKET = Path(__file__).parent / "pocket"
@@ -638,10 +638,85 @@ def card_of(release: Release, name: str, *, licence: str = "", manner: str = "")
     )
 
 
+_CODECS = ("vqgan:VQGAN", "vit_vqgan:ViTVQGAN", "dvae:DVAE", "discrete_vae:DiscreteVAE")
+"""Networks that turn pictures into tokens and back; whichever it is, VQGAN-CLIP paints with it."""
+
+
+def retrained(card: Card, folder: Path) -> Card:
+    """The card with parts of the user's own training in place of those that are shipped.
+
+    Runs that lie beside that of a part are taken, too, as they are in training: what it was trained over belongs to it.
+
+    Args:
+        card: One of the table.
+        folder: What `mindseye train` wrote: the folder of a run, that of several runs, or the file of a part.
+
+    Raises:
+        UsageError: No part of the card's lies there.
+    """
+    here = folder.expanduser()
+    here = here.parent if here.is_file() else here
+    shipped = {part: source for part, source in card.parts.items() if isinstance(source, Pocket)}
+    names = {part: source.path.name for part, source in shipped.items()}
+    found = {part: here / name for part, name in names.items() if (here / name).is_file()}
+    if card.system.endswith(":VQGANCLIP") and "codec" not in found:
+        codec = next((path for path in sorted(here.glob("*.safetensors")) if _network(path) in _CODECS), None)
+        found |= {} if codec is None else {"codec": codec}
+    runs = here.parent if found else here
+    beside = {part: runs / Path(name).stem / name for part, name in names.items()}
+    found = {part: path for part, path in beside.items() if path.is_file()} | found
+    if not found:
+        raise UsageError(
+            f"{folder} holds no part of {card.name}",
+            hint=f"it has {', '.join(names.values())}; mindseye train writes a part when its run ends",
+        )
+    own = {part: File(path, shipped[part].length, shipped[part].plain) for part, path in found.items()}
+    return replace(
+        card, name=f"{card.name}:{folder}", parts={**card.parts, **own}, licence="", training=f"yours, in {folder}"
+    )
+
+
+def drawn_with(name: str) -> str | None:
+    """The first card that has a shipped part of that name; for a tokenizer of pictures that none has, VQGAN-CLIP's."""
+    cards = (card.name for card in ZOO for source in card.parts.values() if isinstance(source, Pocket)
+             if source.path.stem == name)  # fmt: skip
+    return next(cards, {"vit-vqgan-pocket": "vqgan-clip-pocket", "discrete-vae-pocket": "dvae-pocket"}.get(name))
+
+
+def _network(path: Path) -> str:
+    """Which of our networks a file holds, as "module:Class"; empty where it is none that we wrote."""
+    from mindseye.checkpoints.manifest import read_manifest
+
+    home, _, network = read_manifest(path).metadata.get("network", "").rpartition(".")
+    return network if home == "mindseye.networks" else ""
+
+
+def _own(path: Path, manner: str) -> Card | None:
+    """The card that a part of the user's own training belongs to; None where the path is no such part."""
+    run = (path / "recipe.json").is_file()
+    files = sorted(path.glob("*.safetensors")) if run else [path] if path.suffix == ".safetensors" else []
+    file, network = next(((file, found) for file in files if file.is_file() and (found := _network(file))), (path, ""))
+    if not network:
+        if run:
+            raise UsageError(
+                f"the run in {path} has not finished a part",
+                hint=f"mindseye train RECIPE --run {path} --resume goes on with it",
+            )
+        return None
+    name = f"{manner}-pocket" if manner else drawn_with(file.stem)
+    if name is None:
+        raise UsageError(
+            f"{file.name} is one part of a model ({network.rpartition(':')[2]}), and no card has one of that name",
+            hint="-m CARD:FOLDER draws with a card and what lies in the folder, by the names that training gives",
+        )
+    return retrained(next(card for card in ZOO if card.name == name), path)
+
+
 def find(name: str) -> Card:
     """The card of that name: one of the table, one of the user's, or the path of a checkpoint itself.
 
-    A manner may stand before the name, as in ``big-sleep:NAME`` (see `MANNERS`).
+    A manner may stand before the name, as in ``big-sleep:NAME`` (see `MANNERS`). What the user has trained is named by
+    its path, ``runs/adm-pocket``, or by a card of the table and its path, ``disco-pocket:runs`` (see `retrained`).
 
     Raises:
         UnknownName: With the nearest one that exists.
@@ -655,6 +730,8 @@ def find(name: str) -> Card:
     for card in ZOO:
         if card.name == name:
             return card
+        if name.startswith(f"{card.name}:"):
+            return retrained(card, Path(name.removeprefix(f"{card.name}:")))
     manner, _, rest = name.partition(":")
     manner, name = (manner, rest) if rest and any(manner in each for each in MANNERS.values()) else ("", name)
     library = Library()
@@ -665,7 +742,7 @@ def find(name: str) -> Card:
         path = Path(name).expanduser()
         # Two files of one name in a watched folder are told apart by theirs: that looks like a path, too.
         if path.exists() or name not in {entry.name for entry in library.entries()}:
-            return card_of(identify(path), Path(name).stem, manner=manner)
+            return _own(path, manner) or card_of(identify(path), Path(name).stem, manner=manner)
     # A CLIP is a critic first, but can be painted with; what a second model is for, its error says.
     kinds: tuple[Kind, ...] = ("model", "clip", "secondary")
     for kind in ("clip", "model") if manner in MANNERS["clip"] else kinds:

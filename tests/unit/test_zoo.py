@@ -6,10 +6,13 @@ import pytest
 
 from mindseye import zoo
 from mindseye.checkpoints.releases import EARLY, FAMILIES, PartFile, Release
+from mindseye.checkpoints.save import save_part
 from mindseye.engine.engine import Engine, check_sampler, system_class
 from mindseye.engine.options import build, knobs
 from mindseye.errors import UnknownName, UsageError, WeightsMissing
+from mindseye.networks.vit_vqgan import POCKET, ViTVQGAN
 from mindseye.request import Request, resolve
+from mindseye.training.recipes import RECIPES
 
 
 def test_the_default_card_exists():
@@ -138,3 +141,79 @@ def test_files_and_downloads_that_are_not_there(tmp_path):
         with pytest.raises(WeightsMissing, match="hub:org/repo was not downloaded") as caught:
             zoo.find(name)
         assert "mindseye models add hub:org/repo" in caught.value.hint
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two finished runs side by side, and one that has not finished."""
+    for name in ("dalle-pocket", "vqgan-pocket", "adm-pocket"):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "recipe.json").touch()
+        if name != "adm-pocket":
+            (run / f"{name}.safetensors").symlink_to(zoo.POCKET / f"{name}.safetensors")
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["dalle-pocket:{}", "dalle-pocket:{}/dalle-pocket", "{}/dalle-pocket", "{}/dalle-pocket/dalle-pocket.safetensors"],
+)
+def test_what_was_trained_takes_the_place_of_what_is_shipped(runs, asked):
+    card = zoo.find(asked.format(runs))
+    assert card.parts == {
+        "network": zoo.File(runs / "dalle-pocket" / "dalle-pocket.safetensors"),
+        "codec": zoo.File(runs / "vqgan-pocket" / "vqgan-pocket.safetensors"),
+        "tokenizer": zoo.Pocket("bpe", length=32, plain=True),
+    }
+    assert card.ready and card.name.startswith("dalle-pocket:") and (card.licence, card.training[:5]) == ("", "yours")
+    assert card.options == zoo.find("dalle-pocket").options
+
+
+def test_a_tokenizer_that_was_trained_stays_one(runs):
+    (runs / "bpe-pocket").mkdir()
+    (runs / "bpe-pocket" / "bpe-pocket.json").symlink_to(zoo.POCKET / "bpe-pocket.json")
+    card = zoo.find(f"dalle-pocket:{runs}")
+    assert card.parts["tokenizer"] == zoo.File(runs / "bpe-pocket" / "bpe-pocket.json", length=32, plain=True)
+
+
+def test_any_tokenizer_of_pictures_is_painted_with(runs):
+    """One that no card has; the one that lies beside it is not meant."""
+    run = runs / "vit-vqgan-pocket"
+    run.mkdir()
+    (run / "recipe.json").touch()
+    save_part(run / "vit-vqgan-pocket.safetensors", ViTVQGAN(POCKET), {"name": "vit-vqgan-pocket"})
+    for asked in (run, f"vqgan-clip-pocket:{run}", f"vqgan-clip:{run}"):
+        card = zoo.find(str(asked))
+        assert card.parts["codec"] == zoo.File(run / "vit-vqgan-pocket.safetensors")
+        assert card.system == "mindseye.systems.vqgan_clip:VQGANCLIP"
+    assert zoo.find(f"vqgan-clip-pocket:{runs}").parts["codec"].path.name == "vqgan-pocket.safetensors"
+
+
+def test_a_manner_for_what_was_trained(runs):
+    run = runs / "adm-pocket"
+    (run / "adm-pocket.safetensors").symlink_to(zoo.POCKET / "adm-pocket.safetensors")
+    assert zoo.find(f"{run}").system.endswith(":CLIPGuided")
+    assert zoo.find(f"disco:{run}").system.endswith(":Disco")
+
+
+def test_trainings_that_cannot_be_drawn_with(runs, tmp_path):
+    with pytest.raises(UsageError, match="has not finished a part") as caught:
+        zoo.find(f"{runs}/adm-pocket")
+    assert "--resume" in caught.value.hint
+    for place in (tmp_path / "none", runs / "adm-pocket", runs / "vqgan-pocket"):
+        with pytest.raises(UsageError, match="holds no part of disco-pocket") as caught:
+            zoo.find(f"disco-pocket:{place}")
+        assert "adm-pocket.safetensors" in caught.value.hint
+    mine = tmp_path / "mine.safetensors"
+    mine.symlink_to(zoo.POCKET / "dalle-pocket.safetensors")
+    with pytest.raises(UsageError, match=r"mine.safetensors is one part of a model \(DALLE\)"):
+        zoo.find(str(mine))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_a_card_that_draws_with_it(name):
+    """But for the judge of evaluations, which draws nothing, and translators, which are told no words."""
+    card = zoo.drawn_with(name)
+    assert (card is None) == (name in ("clip-rn-pocket", "pix2pix-pocket", "cyclegan-pocket"))
+    assert card is None or zoo.find(card).ready

@@ -150,7 +150,10 @@ def _ours(path: Path, network: str) -> Seen:
     if network.startswith(("mindseye.networks.vae:", "mindseye.networks.taesd:")):
         return Seen(kind="vae")
     what = network.rpartition(":")[2]
-    return Seen(kind=None, problem=f"{path.name} is one part of a model ({what}), not a model")
+    return Seen(
+        kind=None,
+        problem=f"{path.name} is one part of a model ({what}), not a model; -m {path} draws with it",
+    )
 
 
 def _small_pickle(path: Path) -> Seen | None:

@@ -1,5 +1,6 @@
 """`mindseye train`: a recipe, a folder for the run, and as many hours as there are."""
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ import typer
 
 from mindseye.cli.terminal import pairs, say, watch
 from mindseye.errors import OptionError, UnknownName, UsageError
-from mindseye.zoo import POCKET
+from mindseye.zoo import POCKET, drawn_with
 
 
 def train(
@@ -77,6 +78,8 @@ def train(
         say(f"training {recipe} in {folder}; Ctrl-C stops it and --resume goes on")
     for file in watch(steps, quiet=quiet, finish_step=True).values():
         print(file)
+    if not quiet and (card := drawn_with(recipe)) is not None:
+        say(f'draw with it: mindseye "a red apple" -m {shlex.quote(f"{card}:{folder}")}')
 
 
 def _part_file(runs: Path, name: str) -> Path:

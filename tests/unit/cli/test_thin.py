@@ -142,6 +142,7 @@ def test_train_passes_on_recipe_settings_and_hours(monkeypatch, capsys):
     assert main(asked) == 0
     said = capsys.readouterr()
     assert said.out == "runs/vae-pocket/vae-pocket.safetensors\n" and "--resume goes on" in said.err
+    assert 'draw with it: mindseye "a red apple" -m stable-diffusion-pocket:runs/vae-pocket' in said.err
     assert (seen["recipe"].batch, seen["recipe"].optimizer.lr, seen["hours"]) == (3, 0.5, 0.1)
     assert seen["recipe"].steps == recipes.RECIPES["vae-pocket"]().steps and seen["resume"] is False
     assert seen["workshop"].corpus == Path("c") and isinstance(seen["workshop"], recipe.Workshop)
