@@ -671,8 +671,15 @@ def retrained(card: Card, folder: Path) -> Card:
             hint=f"it has {', '.join(names.values())}; mindseye train writes a part when its run ends",
         )
     own = {part: File(path, shipped[part].length, shipped[part].plain) for part, path in found.items()}
+    mine = ", ".join(path.stem for path in found.values())
+    theirs = ", ".join(Path(name).stem for part, name in names.items() if part not in found) or "nothing"
     return replace(
-        card, name=f"{card.name}:{folder}", parts={**card.parts, **own}, licence="", training=f"yours, in {folder}"
+        card,
+        name=f"{card.name}:{folder}",
+        parts={**card.parts, **own},
+        licence="",
+        training=f"yours, in {folder}",
+        notes=(*card.notes, f"of your training: {mine}; as shipped: {theirs}"),
     )
 
 

@@ -168,6 +168,7 @@ def test_what_was_trained_takes_the_place_of_what_is_shipped(runs, asked):
     }
     assert card.ready and card.name.startswith("dalle-pocket:") and (card.licence, card.training[:5]) == ("", "yours")
     assert card.options == zoo.find("dalle-pocket").options
+    assert card.notes == ("of your training: dalle-pocket, vqgan-pocket; as shipped: bpe-pocket",)
 
 
 def test_a_tokenizer_that_was_trained_stays_one(runs):
