@@ -13,7 +13,7 @@ from mindseye.zoo import POCKET, drawn_with
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as vae-pocket.")],
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as vae-pocket; none = list them.")] = "",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Change a field: batch=64, optimizer.lr=1e-4."),
@@ -36,6 +36,9 @@ def train(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No bar, no notices.")] = False,
 ) -> None:
     """Train a model by a recipe."""
+    if not recipe:
+        _list_recipes()
+        return
     if hours is not None and not hours > 0:
         raise OptionError(f"--hours {hours} leaves no time to train")
     changes = pairs(settings or [])
@@ -80,6 +83,16 @@ def train(
         print(file)
     if not quiet and (card := drawn_with(recipe)) is not None:
         say(f'draw with it: mindseye "a red apple" -m {shlex.quote(f"{card}:{folder}")}')
+
+
+def _list_recipes() -> None:
+    """Every recipe, and what it is of."""
+    from mindseye.training.recipes import RECIPES
+
+    width = max(map(len, RECIPES))
+    for name, made in RECIPES.items():
+        print(f"{name:{width}}  {made().about}")
+    print("\nto follow one: mindseye train vae-pocket --hours 1")
 
 
 def _part_file(runs: Path, name: str) -> Path:

@@ -148,6 +148,15 @@ def test_train_passes_on_recipe_settings_and_hours(monkeypatch, capsys):
     assert seen["workshop"].corpus == Path("c") and isinstance(seen["workshop"], recipe.Workshop)
 
 
+def test_train_alone_lists_the_recipes(capsys):
+    from mindseye.training.recipes import RECIPES
+
+    assert main(["train"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[: len(RECIPES)]] == list(RECIPES)
+    assert all(RECIPES[name]().about in line for name, line in zip(RECIPES, lines, strict=False))
+
+
 def test_train_runs_what_is_made_in_one_go(monkeypatch, capsys):
     from mindseye.training import recipes
     from mindseye.training.recipe import Craft
