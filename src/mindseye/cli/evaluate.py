@@ -54,6 +54,7 @@ def evaluate(
     from mindseye.evaluation import report
     from mindseye.evaluation.album import Album
     from mindseye.evaluation.drawing import Painter
+    from mindseye.evaluation.motion import FRAMES, Clips
     from mindseye.evaluation.plan import plan_of
     from mindseye.evaluation.strips import LONG, Strips
     from mindseye.zoo import Pocket
@@ -88,16 +89,20 @@ def evaluate(
         others = {**decides, **told, **{name: str(value) for name, value in more.items()}}
         return Painter(partial(generate, **more), None if keep is None else Album(keep, others))
 
-    choose = strips = None
+    choose = strips = clips = None
     if asked_for.chosen:
         choose = painter(engine.fingerprints({"chooser": Pocket("clip")}), candidates=plan.candidates)
     if asked_for.strips:
         side = system.multiple
         wide = painter({}, size=(LONG * side, side), options={"direction": "left"})
         strips = Strips(wide, side, system.codec.factor)
+    if asked_for.clips:
+        one, other = (painter({}, options={"frames": FRAMES, "frame": frame}) for frame in (0, FRAMES - 1))
+        clips = Clips(one, other, found.native[1])
     measuring = report.evaluate(
         card, generate, captions, judge, quick,
-        plan=plan, critic=critic, edit=edit, choose=choose, strips=strips, classes=_classes(system),
+        plan=plan, critic=critic, edit=edit, choose=choose, strips=strips, clips=clips,
+        classes=_classes(system),
         album=None if keep is None else Album(keep, decides), seed=seed,
         facts={**facts, "figures": ", ".join(asked_for.figures)},
     )  # fmt: skip

@@ -26,6 +26,7 @@ class Sizes:
         chosen: Captions of unseen pairs for which the best of `Plan.candidates` is chosen, too.
         combinations: Pictures of each prompt that combines what was never seen together.
         strips: Wide canvases, of a system that grows them patch by patch.
+        clips: Clips of a thing that moves, of a system that draws frames.
     """
 
     pairs: int
@@ -38,6 +39,7 @@ class Sizes:
     chosen: int = 0
     combinations: int = 0
     strips: int = 0
+    clips: int = 0
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -53,6 +55,7 @@ class Sizes:
             "choosing among candidates": self.chosen,
             "unseen combinations": self.combinations,
             "seams": self.strips,
+            "motion": self.clips,
         }
         return tuple(name for name, count in asked.items() if count)
 
@@ -121,14 +124,16 @@ def _adversarial(*, relations: int = 0, classes: int = 0, bars: Mapping[str, Bar
     )  # fmt: skip
 
 
-def _written(words: float | None, *, strips: tuple[int, int] = (0, 0)) -> Plan:
+def _written(words: float | None, *, strips: tuple[int, int] = (0, 0), clips: tuple[int, int] = (0, 0)) -> Plan:
     """Token by token: one sample a picture, and what a critic gains who chooses among sixteen."""
     return Plan(
         full=Sizes(
             pairs=200, concepts=100, repeats=1, relations=48, training=20_000, chosen=200, combinations=4,
-            strips=strips[0],
+            strips=strips[0], clips=clips[0],
         ),
-        quick=Sizes(pairs=64, relations=24, training=2_000, chosen=16, combinations=1, strips=strips[1]),
+        quick=Sizes(
+            pairs=64, relations=24, training=2_000, chosen=16, combinations=1, strips=strips[1], clips=clips[1],
+        ),
         bars={
             "r_precision_pairs": Bar(words), "choosing": Bar(0.1),
             **({"seams": Bar(0.9, at_most=1.1)} if any(strips) else {}),
@@ -155,7 +160,7 @@ PLANS: Final[Mapping[str, Plan]] = {
     "DALLE": _written(0.3),
     "DalleMini": _written(0.4),
     "Parti": _written(0.4),
-    "NUWA": _written(None),
+    "NUWA": _written(None, clips=(240, 48)),
     "NUWAInfinity": _written(0.25, strips=(100, 20)),
     "TextGAN": _adversarial(relations=48, bars={"r_precision_pairs": Bar(0.3)}),
 }

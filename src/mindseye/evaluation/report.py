@@ -26,6 +26,7 @@ from mindseye.evaluation.fid import frechet, precision_recall
 from mindseye.evaluation.figures import Report, Row
 from mindseye.evaluation.intervals import Estimate
 from mindseye.evaluation.memorisation import memorisation, thumbnails
+from mindseye.evaluation.motion import Clips, motion_rows
 from mindseye.evaluation.plan import DIFFUSION, Bar, Plan
 from mindseye.evaluation.recognition import class_rows
 from mindseye.evaluation.strips import Strips, strip_rows
@@ -65,6 +66,7 @@ def evaluate(
     edit: Edit | None = None,
     choose: Painter | None = None,
     strips: Strips | None = None,
+    clips: Clips | None = None,
     classes: Sequence[str] = (),
     album: Album | None = None,
     seed: int = 0,
@@ -84,6 +86,7 @@ def evaluate(
         edit: Changes a picture by a phrase; None = it cannot.
         choose: Draws the best of ``plan.candidates`` in the place of one sample, of which the first is that sample.
         strips: Draws wide canvases; None = it cannot.
+        clips: Draws frames of clips; None = it cannot.
         classes: Names of the classes that the card's generator is told, where it is told classes.
         album: Pictures that were drawn before, by an evaluation that was stopped.
         seed: Decides which captions are asked, the distractors, and the pictures' seeds.
@@ -119,6 +122,8 @@ def evaluate(
         rows += yield from edit_rows(run, edit, pairs.captions[pairs.asked :], pairs.real[pairs.asked :])
     if sizes.strips and strips is not None:
         rows += yield from strip_rows(run, strips)
+    if sizes.clips and clips is not None:
+        rows += yield from motion_rows(run, clips)
     if sizes.training:
         rows += yield from _copies_rows(run, corpus, pairs)
     rows += [

@@ -29,10 +29,10 @@ def test_evaluate_draws_with_the_card_and_prints_the_report(painter, monkeypatch
     drawn = {}
 
     def measure(
-        card, generate, corpus, judge, quick, *, plan, critic, edit, choose, strips, classes, album, seed, facts
+        card, generate, corpus, judge, quick, *, plan, critic, edit, choose, strips, clips, classes, album, seed, facts
     ):
         yield Progress("half", 1, 2, tuple)
-        assert choose is strips is None
+        assert choose is strips is clips is None
         drawn["pictures"] = generate(["a red fox", "a blue fox"], [7, 8])
         assert edit("a blue fox", 7, drawn["pictures"][0]).size == (16, 16)
         assert (plan, critic, classes) == (DIFFUSION, None, ())

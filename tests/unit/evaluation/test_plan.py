@@ -17,6 +17,11 @@ def test_every_card_has_a_plan_of_its_own_with_bars_for_what_it_asks(card):
     assert all(asked[key] for key in plan.bars if key in asked)
 
 
+def test_only_those_that_draw_frames_are_asked_for_motion():
+    assert {name for name, plan in PLANS.items() if plan.full.clips} == {"NUWA"}
+    assert "motion" in PLANS["NUWA"].quick.figures
+
+
 @pytest.mark.parametrize("name", ["DALLE", "DalleMini", "Parti", "NUWAInfinity"])
 def test_writers_of_tokens_are_asked_what_choosing_gains_and_what_nobody_saw(name):
     plan = PLANS[name]

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from rich.console import Console
 
 from mindseye.data.colours import COLOURS
+from mindseye.data.scenes import MOTIONS
 from mindseye.data.shapes import coverage
 from mindseye.evaluation import plan, report, words
 from mindseye.evaluation.album import Album
 from mindseye.evaluation.drawing import Painter
 from mindseye.evaluation.figures import Report, Row
 from mindseye.evaluation.intervals import Estimate
+from mindseye.evaluation.motion import OPPOSITES, Clips, motion
 from mindseye.evaluation.strips import LONG, Strips
 from mindseye.request import drain
 
@@ -403,6 +405,45 @@ def test_strips_without_seams_are_told_from_others():
     assert (row.at_least, row.at_most) == (0.9, 1.1) and not figures(cut)["seams"].reached
     assert all(prompt.startswith("a row of ") for prompt, *_ in whole.drawn["strips"])
     assert "seams" not in figures(measure(obey, plan=asked)[0])
+
+
+def frame_of(share):
+    """A painter of one frame of clips that do as they are told: from the first, -0.5, to the last, 0.5."""
+
+    def paint(prompts, seeds):
+        pictures = []
+        for prompt in prompts:
+            dx, dy, growth = next(change for phrase, change in MOTIONS.items() if phrase in prompt)
+            x, y, radius = (32 + 24 * share * dx, 32 + 24 * share * dy, 16 * (1 + share * growth))
+            picture = Image.new("RGB", (64, 64), (240, 240, 240))
+            ImageDraw.Draw(picture).ellipse((x - radius, y - radius, x + radius, y + radius), fill=(200, 30, 30))
+            pictures.append(picture)
+        return pictures
+
+    return Painter(paint)
+
+
+def test_clips_that_move_as_told_are_told_from_others():
+    asked = plan.Plan(full=plan.Sizes(pairs=24), quick=plan.Sizes(pairs=24, clips=24))
+    ways = {"right": (-0.5, 0.5), "backwards": (0.5, -0.5), "still": (0, 0)}
+    found = {
+        name: measure(obey, plan=asked, clips=Clips(*map(frame_of, shares), 64))[0] for name, shares in ways.items()
+    }
+    rows = {name: figures(each)["motion"] for name, each in found.items()}
+    assert [rows[name].estimate.value for name in ways] == [1, 0, 0] and rows["right"].estimate.n == 24
+    assert rows["right"].real > 0.95
+    assert rows["backwards"].note.endswith("100% do the opposite") and rows["still"].note.endswith("0% do the opposite")
+    assert {hit for *_, hit in found["right"].drawn["last frames"]} == {True}
+    assert len(found["right"].drawn["first frames"]) == 24
+    assert "motion" not in figures(measure(obey, plan=asked)[0])
+
+
+@pytest.mark.parametrize("phrase", MOTIONS)
+def test_what_a_thing_does_between_two_frames(phrase):
+    made = [frame_of(share).generate([phrase], [0])[0] for share in (-0.5, 0.5)]
+    assert motion(*made) == {phrase}
+    assert motion(*made[::-1]) == {OPPOSITES[phrase]} != {phrase}
+    assert motion(made[0], made[0]) == motion(made[0], Image.new("RGB", (64, 64))) == set()
 
 
 EDITED = plan.Plan(full=plan.Sizes(pairs=24), quick=plan.Sizes(pairs=24, edits=8))
