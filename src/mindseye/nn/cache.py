@@ -140,7 +140,7 @@ class KeyValues:
         each, blocks = rows * heads, -(-self._filled // BLOCK)
         index, starts = _in_order(blocks * each, width)
         shares = (q * width**-0.5).flatten().expand(blocks, -1).flatten()
-        scores = F.embedding_bag(index, self._keys.view(-1, BLOCK), starts, mode="sum", per_sample_weights=shares)
+        scores = _sums(self._keys.view(-1, BLOCK), index, starts, shares)
         scores = scores.view(blocks, each, BLOCK).transpose(0, 1).flatten(1)[:, : self._filled]
         if mask is not None:
             scores = scores.view(rows, heads, 1, -1)
@@ -148,8 +148,14 @@ class KeyValues:
             scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         shares = scores.softmax(-1).to(q.dtype).flatten()
         index, starts = _first(each, self._filled, places)
-        values = F.embedding_bag(index, self._values.view(-1, width), starts, mode="sum", per_sample_weights=shares)
-        return values.view(rows, 1, -1)
+        return _sums(self._values.view(-1, width), index, starts, shares).view(rows, 1, -1)
+
+
+def _sums(
+    table: Float[Tensor, "R d"], index: Int[Tensor, "N"], starts: Int[Tensor, "T"], shares: Float[Tensor, "N"]
+) -> Float[Tensor, "S d"]:
+    """Sums of weighted rows of a table; ``starts`` says where each begins, and in the end where the last one ends."""
+    return F.embedding_bag(index, table, starts, mode="sum", per_sample_weights=shares, include_last_offset=True)
 
 
 def _sums_are_faster(like: Tensor) -> bool:
@@ -165,11 +171,11 @@ def _has_fbgemm() -> bool:
 @lru_cache(maxsize=4)
 def _in_order(sums: int, count: int) -> tuple[Int[Tensor, "N"], Int[Tensor, "S"]]:
     """The rows of sums of ``count`` rows, each behind the last, and where each begins."""
-    return torch.arange(sums * count, dtype=torch.int32), torch.arange(0, sums * count, count, dtype=torch.int32)
+    return torch.arange(sums * count, dtype=torch.int32), torch.arange(sums + 1, dtype=torch.int32) * count
 
 
 @lru_cache(maxsize=4)
 def _first(sums: int, count: int, apart: int) -> tuple[Int[Tensor, "N"], Int[Tensor, "S"]]:
     """The rows of sums of the first ``count`` rows out of every ``apart``, and where each begins."""
-    starts = torch.arange(sums, dtype=torch.int32)
-    return (starts[:, None] * apart + torch.arange(count, dtype=torch.int32)).flatten(), starts * count
+    starts = torch.arange(sums + 1, dtype=torch.int32)
+    return (starts[:-1, None] * apart + torch.arange(count, dtype=torch.int32)).flatten(), starts * count
