@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mindseye.data.glyphs import Corpus
 from mindseye.data.rendered import Rendered, gather_captions, render_examples
 from mindseye.data.scenes import names_plain_shapes, names_relation
+from mindseye.errors import DataError
 from mindseye.request import Steps, drain
 from mindseye.training.recipe import Workshop
 
@@ -20,6 +21,8 @@ __all__ = ["PICTURES", "PLAIN_TIMES", "RELATED_TIMES", "held_out", "stream", "tr
 PICTURES: Final = 100_000
 """How many examples of the corpus' endless stream are painted."""
 KEPT: Final = 20
+FEWEST: Final = KEPT + 1
+"""Pictures of a user's own: two of them are kept, for some measures are of what lies between two."""
 PLAIN_TIMES: Final = 3
 """How often pictures of plain shapes are seen for each time that others are: which word goes with which thing is
 learned from them, and came slowest when they were seen once (no relation in 355,000 pictures)."""
@@ -29,10 +32,20 @@ stands, is learned from them alone."""
 
 
 def training_pictures(workshop: Workshop) -> Steps[Rendered]:
-    """What is trained on."""
+    """What is trained on.
+
+    Raises:
+        DataError: Of a user's own there are not enough.
+    """
     if workshop.data is None:
         return (yield from render_examples(workshop.corpus, PICTURES))
     everything = yield from gather_captions(workshop.data, workshop.cache)
+    if len(everything) < FEWEST:
+        count = len(everything)
+        raise DataError(
+            f"{workshop.data} has {count} captioned pictures, and no network is trained on fewer than {FEWEST}",
+            hint=f"one in {KEPT} is kept to measure it by, and two of those are needed",
+        )
     return everything.rows(np.flatnonzero(np.arange(len(everything)) % KEPT != 0), "train")
 
 

@@ -64,6 +64,29 @@ def test_no_data_set_is_a_sentence(tmp_path: Path) -> None:
     assert main([*asked, *PLAIN]) == 1
 
 
+def test_too_few_pictures_are_a_sentence_before_anything_is_trained(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], thin: None
+) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for n in range(20):
+        (few / f"{n:02}.png").symlink_to(folder / f"{n:02}.png")
+        (few / f"{n:02}.txt").symlink_to(folder / f"{n:02}.txt")
+    asked = ["train", "vae-pocket", "--data", str(few), *PLAIN, "-q", "--set", "steps=1", "--set", "batch=2", "--run"]
+    assert main([*asked, str(tmp_path / "one")]) == 1
+    assert "few has 20 captioned pictures, and no network is trained on fewer than 21" in capsys.readouterr().err
+    (few / "20.png").symlink_to(folder / "20.png")
+    (few / "20.txt").symlink_to(folder / "20.txt")
+    assert main([*asked, str(tmp_path / "two")]) == 0, capsys.readouterr().err
+
+
+def test_classes_of_a_picture_each_are_trained_and_not_measured(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "biggan-pocket"
+    quick = ["--set", "steps=1", "--set", "batch=2", *PLAIN, "-q"]
+    assert main(["train", "biggan-pocket", "--data", str(folder), "--run", str(run), *quick]) == 0
+    assert read_header(run / "biggan-pocket.safetensors")["provenance"]["scores"] == {}
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_recipe_makes_what_is_shipped(name: str, tmp_path: Path) -> None:
     recipe, shipped = RECIPES[name](), POCKET / f"{name}.safetensors"

@@ -90,7 +90,7 @@ def _scores(workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, float]:
     rows = np.random.default_rng(0).permutation(len(kept))[:512]
     objective = HybridDiffusion(parts["adm-pocket"], cosine(), "v")
     found: list[dict[str, float]] = []
-    for number, chunk in enumerate(np.array_split(rows, 8)):
+    for number, chunk in enumerate(np.array_split(rows, min(8, len(rows)))):
         objective.reseed(number)
         found.append(objective({"pixels": shrunk(to_pixels(kept.pictures[chunk]))}).parts)
     return {name: float(np.mean([each[name] for each in found])) for name in found[0]}

@@ -214,9 +214,10 @@ def _class_scores(workshop: Workshop, parts: Mapping[str, Any]) -> dict[str, flo
     rows = _of_each(found, len(labels), seed=0)
     seen = features(judge, to_pixels(shrunk(shown.pictures[rows])))
     classifier = watch.Probe.fit(seen, torch.from_numpy(found[rows]), len(labels))
-    kept_rows = np.flatnonzero(kept_found >= 0)[:1000]
+    kept_rows, each = np.flatnonzero(kept_found >= 0)[:1000], 12
+    if len(kept_rows) < 2 or np.bincount(found[rows]).max() < each:
+        return {}  # a user's own pictures may be too few of any class to say
     unseen = features(judge, to_pixels(shrunk(kept.pictures[kept_rows])))
-    each = 12
     wanted = torch.arange(len(labels)).repeat_interleave(each)
     z = 0.7 * biggan.truncated(_noise(len(wanted), generator.config.z_dim, 1))
     one_hot = torch.eye(len(labels))[wanted]

@@ -122,7 +122,8 @@ def _normalise(workshop: Workshop, parts: Mapping[str, Any]) -> None:
     vae = parts["vae-pocket"]
     shown = drain(training_pictures(workshop))
     rows = np.random.default_rng(1).permutation(len(shown))[:2048]
-    mean = torch.cat([vae.posterior(to_pixels(shown.pictures[chunk]))[0] for chunk in np.array_split(rows, 32)])
+    chunks = (rows[start : start + 64] for start in range(0, len(rows), 64))
+    mean = torch.cat([vae.posterior(to_pixels(shown.pictures[chunk]))[0] for chunk in chunks])
     vae.latents_mean.copy_(mean.mean((0, 2, 3)))
     vae.latents_std.fill_(float((mean - vae.latents_mean[:, None, None]).square().mean().sqrt()))
     channels = vae.config.latent_channels
