@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mindseye import zoo
+from mindseye.checkpoints.kinds import look
 from mindseye.checkpoints.releases import EARLY, FAMILIES, PartFile, Release
 from mindseye.checkpoints.save import save_part
 from mindseye.engine.engine import Engine, check_sampler, system_class
@@ -210,6 +211,7 @@ def test_trainings_that_cannot_be_drawn_with(runs, tmp_path):
     mine.symlink_to(zoo.POCKET / "dalle-pocket.safetensors")
     with pytest.raises(UsageError, match=r"mine.safetensors is one part of a model \(DALLE\)"):
         zoo.find(str(mine))
+    assert f"not a model; -m {mine} draws with it if a card has one" in look(mine).problem
 
 
 @pytest.mark.parametrize("name", RECIPES)

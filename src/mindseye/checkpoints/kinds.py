@@ -152,7 +152,7 @@ def _ours(path: Path, network: str) -> Seen:
     what = network.rpartition(":")[2]
     return Seen(
         kind=None,
-        problem=f"{path.name} is one part of a model ({what}), not a model; -m {path} draws with it",
+        problem=f"{path.name} is one part of a model ({what}), not a model; -m {path} draws with it if a card has one",
     )
 
 
